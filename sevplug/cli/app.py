@@ -1,0 +1,122 @@
+"""The ``sevplug`` group: commands imported when they are called for, and errors turned into exit statuses."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+import click
+
+from sevplug import __version__
+from sevplug.cli.selection import Plugins, plugin_words
+from sevplug.core.errors import ConfigError, LaunchRefused, SevplugError
+
+USAGE = 2
+NOT_IN_ORDER = 1
+LAUNCH_REFUSED = 4
+INTERRUPTED = 130
+
+# command -> the module whose `command()` makes it
+_COMMANDS = {
+    "run": "sevplug.cli.run",
+    "qemu": "sevplug.cli.qemu",
+    "plugins": "sevplug.cli.plugins",
+}
+
+
+class Group(click.Group):
+    """Commands of sevplug and of its plug-ins; neither are imported for a command that is not theirs."""
+
+    _extended = False
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        self._extend(ctx)
+        return [*_COMMANDS, *sorted(self.commands)]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name in _COMMANDS:
+            made: click.Command = importlib.import_module(_COMMANDS[cmd_name]).command()
+            return made
+        self._extend(ctx)
+        return self.commands.get(cmd_name)
+
+    def _extend(self, ctx: click.Context) -> None:
+        if self._extended:
+            return
+        self._extended = True
+        plugins = ctx.find_object(Plugins)
+        if plugins is not None:
+            plugins.load().hook.add_commands(cli=self)
+
+
+def make_group() -> click.Group:
+    """The group of one command line; plug-ins may add to it, so that it is not shared."""
+
+    @click.group(
+        cls=Group,
+        invoke_without_command=True,
+        context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    )
+    @click.option(
+        "-P", "--plugin", "words", multiple=True, metavar="[no:]NAME", help="Switch a plug-in on, or off with no:."
+    )
+    @click.version_option(__version__, prog_name="sevplug")
+    @click.pass_context
+    def group(ctx: click.Context, words: tuple[str, ...]) -> None:
+        """Emulate AMD SEV guests: run, measure, attest and inject secrets, without SEV hardware.
+
+        For functional tests only: it protects nothing.  "sevplug run" with no argument shows the whole workflow.
+
+        Exit status: 0 the guest ended in order, 1 it did not, 2 usage or configuration, 3 time-out, 4 launch refused.
+        """
+        if ctx.invoked_subcommand is None:
+            click.echo(ctx.get_help())
+
+    return group
+
+
+def run_app(arguments: Sequence[str]) -> int:
+    """Run one command line (without the program's name) and return the exit status.
+
+    What sevplug raises on purpose and click's own complaints become one line on stderr.
+    """
+    try:
+        # Not `click.Group.main`: what it does with a broken pipe differs from release to release.
+        group = make_group()
+        with group.make_context("sevplug", list(arguments), obj=Plugins(plugin_words(arguments))) as ctx:
+            status = group.invoke(ctx)
+        if sys.stdout is not None:
+            sys.stdout.flush()
+        return status if isinstance(status, int) else 0
+    except click.exceptions.Exit as done:
+        return done.exit_code
+    except click.ClickException as error:
+        return fail(error.format_message(), USAGE)
+    except (click.Abort, KeyboardInterrupt):
+        return fail("interrupted", INTERRUPTED)
+    except ConfigError as error:
+        return fail(str(error), USAGE)
+    except LaunchRefused as error:
+        return fail(str(error), LAUNCH_REFUSED)
+    except SevplugError as error:
+        return fail(str(error), NOT_IN_ORDER)
+    except BrokenPipeError:
+        # Whoever read our output has seen enough.  What is still buffered must not be tried again at exit.
+        _point_at_nothing(sys.stdout.fileno())
+        return 0
+
+
+def fail(message: str, status: int) -> int:
+    """Say why on stderr, as one line, and hand back ``status``."""
+    with contextlib.suppress(OSError):
+        click.echo(f"sevplug: error: {' '.join(message.split())}", err=True)
+    return status
+
+
+def _point_at_nothing(descriptor: int) -> None:
+    nothing = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nothing, descriptor)
+    os.close(nothing)

@@ -1,0 +1,74 @@
+"""The guest owner, played in the machine's own process: expect, verify, seal, inject.
+
+A real owner is somewhere else and trusts nothing the host says; this one shows the conversation, and tests a guest's
+side of it.  Its expectation comes from the images as they were read, never from the launch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from uuid import UUID
+
+from sevplug.core import events
+from sevplug.core.config import MachineConfig
+from sevplug.core.errors import ConfigError, LaunchRefused
+from sevplug.core.launch import LaunchSecret
+from sevplug.core.machine import Machine
+from sevplug.owner.errors import OwnerError
+from sevplug.owner.expect import Expectation, expect_images, verify_measurement
+from sevplug.owner.seal import read_secrets, seal_secrets
+from sevplug.sevapi.context import SevContext
+
+
+def read_owner_secrets(specs: tuple[str, ...]) -> dict[UUID, bytes]:
+    """The secrets of several ``GUID=FILE``; `ConfigError` where one cannot be used."""
+    try:
+        return read_secrets(specs)
+    except OwnerError as error:
+        raise ConfigError(f"--secret: {error}") from None
+
+
+def can_play(machine: Machine) -> bool:
+    """Whether the enabled plug-ins launch, measure and take secrets for this guest; starts the launch."""
+    machine.start_launch()
+    takes_secrets = bool(machine.plugins.hook.launch_secret.get_hookimpls())
+    return machine.launch.context is not None and machine.launch.measurement is not None and takes_secrets
+
+
+def play_owner(machine: Machine, secrets: Mapping[UUID, bytes]) -> None:
+    """Verify the launch of ``machine`` and inject ``secrets``.
+
+    `ConfigError` when this guest has no launch that could be verified; `LaunchRefused` when the owner or the platform's
+    firmware refuses.  The guest has not run in either case.
+    """
+    if not can_play(machine):
+        raise ConfigError(
+            "--secret: nothing to verify or nobody to take it, expected the plug-ins sev, measurement and "
+            "secret-injection to be on"
+        )
+    context = machine.launch.context
+    measurement = machine.launch.measurement
+    if measurement is None or not isinstance(context, SevContext):
+        raise ConfigError("--secret: this guest's launch is of a kind that the guest owner played here does not know")
+    try:
+        expectation = _expect(machine.config, context)
+        verified = verify_measurement(expectation, context.keys.tik, measurement.blob)
+        machine.notify(events.OWNER_VERIFIED, digest=expectation.digest.hex())
+        packet = seal_secrets(secrets, context.keys, verified)
+    except OwnerError as error:
+        raise LaunchRefused(f"the guest owner refuses the launch: {error}") from None
+    machine.inject_secret(LaunchSecret(packet.header, packet.payload))
+
+
+def _expect(config: MachineConfig, context: SevContext) -> Expectation:
+    """What the owner of these images, this policy and this platform expects."""
+    boot = config.boot
+    if boot.firmware is None:
+        raise OwnerError("expectation: without firmware there is no image to expect")
+    # The kernel is part of what is measured only where its hashes were asked for.
+    if boot.kernel is None or not any(spec.properties.get("kernel-hashes") == "on" for spec in config.objects):
+        return expect_images(context.policy, context.api, boot.firmware.data)
+    initrd = None if boot.initrd is None else boot.initrd.data
+    return expect_images(
+        context.policy, context.api, boot.firmware.data, boot.kernel.data, initrd, boot.cmdline
+    )

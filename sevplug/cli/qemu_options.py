@@ -1,0 +1,329 @@
+"""QEMU's command line as a table: what each option means to sevplug, and a clear no to the rest.
+
+What cannot be honoured is refused by name; nothing is ignored.  Source: QEMU's ``qemu-options.hx`` and ``system/vl.c``
+(spelling, merging of repeated options, defaults).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import attrs
+
+from sevplug.cli.options import (
+    MIB,
+    REFERENCES,
+    check_references,
+    key_values,
+    parse_bool,
+    parse_memory,
+    parse_object,
+    parse_serial,
+    split_list,
+    take_only,
+)
+from sevplug.core.config import ObjectSpec
+from sevplug.core.errors import ConfigError
+
+MEMORY_DEFAULT = 128 * MIB
+SEE_HELP = "not supported; sevplug qemu --help lists what is"
+
+# Options whose only honest value asks for nothing.
+_ONLY_NONE = {"display": "none", "vga": "none", "monitor": "none", "parallel": "none", "net": "none", "nic": "none"}
+# Machine features that sevplug does not have, so that switching them off is honoured and switching them on is not.
+_ABSENT_FEATURES = ("vmport", "smm", "usb", "hpet", "graphics", "nvdimm", "dump-guest-core", "mem-merge")
+_MACHINE_TYPES = ("pc", "pc-i440fx")
+_OVMF_DEBUG_PORT = 0x402
+
+
+@attrs.frozen
+class QemuRequest:
+    """What a QEMU command line asked for, in sevplug's terms; ``memory`` in bytes, files by name, None where not said."""
+
+    cpu: str | None = None
+    memory: int = MEMORY_DEFAULT
+    objects: tuple[ObjectSpec, ...] = ()
+    machine: Mapping[str, str] = attrs.field(factory=dict)
+    bios: str | None = None
+    flash: tuple[str, ...] = ()
+    flash_kept: bool = False
+    """True when the variable store was asked to keep what the guest writes."""
+    kernel: str | None = None
+    initrd: str | None = None
+    append: str | None = None
+    serial: str | None = None
+    paused: bool = False
+    reboot: bool = True
+    qmp: str | None = None
+    debugcon: str | None = None
+    name: str | None = None
+
+    @property
+    def confidential(self) -> bool:
+        """Whether the machine refers to an object that makes its guest a confidential one."""
+        return any(name in self.machine for name in REFERENCES)
+
+
+@attrs.define
+class _Flash:
+    file: str
+    read_only: bool
+    snapshot: bool
+
+
+@attrs.define
+class _Builder:
+    """The options met so far."""
+
+    values: dict[str, str] = attrs.field(factory=dict)
+    flags: set[str] = attrs.field(factory=set)
+    objects: list[ObjectSpec] = attrs.field(factory=list)
+    machine: dict[str, str] = attrs.field(factory=dict)
+    flash: dict[int, _Flash] = attrs.field(factory=dict)
+    serial: str | None = None
+    memory: int = MEMORY_DEFAULT
+    qmp_waits: bool = False
+
+    def request(self) -> QemuRequest:
+        """The whole, after the checks that need more than one option."""
+        check_references("-object", "-machine", self.objects, self.machine)
+        if self.flash and 0 not in self.flash:
+            raise ConfigError("-drive if=pflash: unit 0 is missing, expected the firmware's code there")
+        if self.flash and "bios" in self.values:
+            raise ConfigError(f"-bios {self.values['bios']}: expected either -bios or -drive if=pflash")
+        for needs_kernel in ("append", "initrd"):
+            if needs_kernel in self.values and "kernel" not in self.values:
+                raise ConfigError(f"-{needs_kernel} only allowed with -kernel option")
+        if self.qmp_waits and "S" not in self.flags:
+            raise ConfigError(
+                f"-qmp {self.values['qmp']}: waiting for a client before the guest runs is not supported, "
+                "expected wait=off, or -S"
+            )
+        variables = self.flash.get(1)
+        return QemuRequest(
+            cpu=self.values.get("cpu"),
+            memory=self.memory,
+            objects=tuple(self.objects),
+            machine=self.machine,
+            bios=self.values.get("bios"),
+            flash=tuple(self.flash[unit].file for unit in sorted(self.flash)),
+            flash_kept=variables is not None and not (variables.read_only or variables.snapshot),
+            kernel=self.values.get("kernel"),
+            initrd=self.values.get("initrd"),
+            append=self.values.get("append"),
+            serial=self._serial(),
+            paused="S" in self.flags,
+            reboot="no-reboot" not in self.flags,
+            qmp=self.values.get("qmp"),
+            debugcon=self.values.get("debugcon"),
+            name=self.values.get("name"),
+        )
+
+    def _serial(self) -> str:
+        if self.serial is not None:
+            return self.serial
+        if "nographic" in self.flags:
+            return "stdio"
+        # QEMU puts the port into its window.  There is no window here: stdio is the nearest, unless the user said that
+        # none is wanted.
+        return "null" if "display" in self.values or "nodefaults" in self.flags else "stdio"
+
+
+Handler = Callable[[_Builder, str, str], None]
+
+
+def _keep(name: str) -> Handler:
+    def keep(builder: _Builder, _option: str, value: str) -> None:
+        builder.values[name] = value
+
+    return keep
+
+
+def _cpu(builder: _Builder, option: str, value: str) -> None:
+    model, comma, features = value.partition(",")
+    if not model:
+        raise ConfigError(f"{option} {value}: expected the name of a CPU model")
+    if comma and features:
+        raise ConfigError(f"{option} {value}: CPU feature flags are not supported, expected {option} {model}")
+    builder.values["cpu"] = model
+
+
+def _accel(builder: _Builder, option: str, value: str) -> None:
+    fields = key_values(option, value, "accel")
+    take_only(option, value, fields, ("accel", "thread"))
+    _check_accelerator(option, value, fields.get("accel", ""))
+    if fields.get("thread", "single") != "single":
+        raise ConfigError(f"{option} {value}: one CPU runs on one thread, expected thread=single")
+
+
+def _check_accelerator(option: str, text: str, name: str) -> None:
+    if name != "tcg":
+        raise ConfigError(f"{option} {text}: {name or 'no accelerator'} is not supported, expected tcg (emulation)")
+
+
+def _object(builder: _Builder, option: str, value: str) -> None:
+    spec = parse_object(option, value)
+    if any(other.id == spec.id for other in builder.objects):
+        raise ConfigError(f"{option} {spec.type}: Duplicate ID '{spec.id}' for object")
+    builder.objects.append(spec)
+
+
+def _machine(builder: _Builder, option: str, value: str) -> None:
+    for key, text in key_values(option, value, "type").items():
+        shown = f"{option} {key}={text}"
+        if key == "type":
+            if text not in _MACHINE_TYPES:
+                raise ConfigError(f"{shown}: not supported, expected {' or '.join(_MACHINE_TYPES)}")
+        elif key == "accel":
+            _check_accelerator(option, f"{key}={text}", text)
+        elif key in _ABSENT_FEATURES:
+            if text != "auto" and parse_bool(option, key, text):
+                raise ConfigError(f"{shown}: not supported, expected {key}=off")
+        else:
+            # A reference to an object, or an option for a plug-in; what no plug-in takes is refused by the machine.
+            builder.machine[key] = text
+
+
+def _memory(builder: _Builder, option: str, value: str) -> None:
+    fields = key_values(option, value, "size")
+    take_only(option, value, fields, ("size",))
+    builder.memory = parse_memory(option, fields.get("size", ""))
+
+
+def _drive(builder: _Builder, option: str, value: str) -> None:
+    fields = key_values(option, value)
+    if fields.get("if") != "pflash":
+        raise ConfigError(f"{option} {value}: not supported; the only drives are flash banks (if=pflash)")
+    take_only(option, value, fields, ("if", "format", "unit", "index", "readonly", "snapshot", "file"))
+    if fields.get("format", "raw") != "raw":
+        raise ConfigError(f"{option} {value}: format={fields['format']} is not supported, expected format=raw")
+    unit = fields.get("unit", fields.get("index", str(len(builder.flash))))
+    if unit not in ("0", "1"):
+        raise ConfigError(f"{option} {value}: unit={unit} is not supported, expected 0 (code) or 1 (variables)")
+    if not fields.get("file"):
+        raise ConfigError(f"{option} {value}: Parameter 'file' is missing")
+    if int(unit) in builder.flash:
+        raise ConfigError(f"{option} {value}: unit {unit} is there twice")
+    builder.flash[int(unit)] = _Flash(
+        fields["file"],
+        parse_bool(option, "readonly", fields.get("readonly", "off")),
+        parse_bool(option, "snapshot", fields.get("snapshot", "off")),
+    )
+
+
+def _serial(builder: _Builder, option: str, value: str) -> None:
+    if builder.serial is not None:
+        raise ConfigError(f"{option} {value}: not supported; the board has one serial port")
+    builder.serial = parse_serial(option, value)
+
+
+def _qmp(builder: _Builder, option: str, value: str) -> None:
+    address, *settings = split_list(value)
+    server, wait = False, True
+    for field in settings:
+        if field.key == "server" and field.value is None:
+            server = True
+        elif field.key == "server":
+            server = parse_bool(option, "server", field.value or "")
+        elif field.key == "nowait" and field.value is None:
+            wait = False
+        elif field.key == "wait" and field.value is not None:
+            wait = parse_bool(option, "wait", field.value)
+        else:
+            raise ConfigError(f"{option} {value}: {field.key!r} is not supported, expected server=on,wait=off")
+    if address.value is not None:
+        address_text = f"{address.key}={address.value}"
+    else:
+        address_text = address.key
+    if not address_text.startswith(("unix:", "tcp:")):
+        raise ConfigError(f"{option} {value}: not supported, expected unix:PATH or tcp:HOST:PORT, and server=on,wait=off")
+    if not server:
+        raise ConfigError(f"{option} {value}: connecting as a client is not supported, expected server=on,wait=off")
+    builder.values["qmp"] = address_text
+    builder.qmp_waits = wait
+
+
+def _smp(builder: _Builder, option: str, value: str) -> None:
+    fields = key_values(option, value, "cpus")
+    take_only(option, value, fields, ("cpus", "maxcpus", "sockets", "dies", "clusters", "cores", "threads"))
+    for key, text in fields.items():
+        if text != "1":
+            raise ConfigError(f"{option} {value}: {key}={text} is not supported, expected one CPU")
+
+
+def _name(builder: _Builder, option: str, value: str) -> None:
+    fields = key_values(option, value, "guest")
+    take_only(option, value, fields, ("guest",))
+    builder.values["name"] = fields.get("guest", "")
+
+
+def _only_none(builder: _Builder, option: str, value: str) -> None:
+    name = option.lstrip("-")
+    if value != _ONLY_NONE[name]:
+        raise ConfigError(f"{option} {value}: not supported, expected {option} {_ONLY_NONE[name]}")
+    builder.values[name] = value
+
+
+# name -> what to do with its value
+_WITH_VALUE: dict[str, Handler] = {
+    "cpu": _cpu,
+    "accel": _accel,
+    "object": _object,
+    "machine": _machine,
+    "M": _machine,
+    "m": _memory,
+    "bios": _keep("bios"),
+    "drive": _drive,
+    "kernel": _keep("kernel"),
+    "initrd": _keep("initrd"),
+    "append": _keep("append"),
+    "serial": _serial,
+    "qmp": _qmp,
+    "smp": _smp,
+    "name": _name,
+    **dict.fromkeys(_ONLY_NONE, _only_none),
+}
+_FLAGS = frozenset({"S", "nographic", "nodefaults", "no-user-config", "no-reboot"})
+_HELP = frozenset({"h", "help"})
+_REASONS = {
+    "enable-kvm": "not supported; the guest is emulated, expected -accel tcg",
+    "device": "not supported; the board's devices are fixed",
+    "global": "not supported; devices have no properties to set",
+}
+
+
+def parse_qemu(arguments: Sequence[str]) -> tuple[QemuRequest, list[str]]:
+    """QEMU's options out of ``arguments``, and what is left: sevplug's own long options and ``-P``, in order.
+
+    QEMU takes one dash or two.  A long option with two dashes that QEMU does not know is taken for one of ours, and so
+    are the words behind it up to the next option.  `ConfigError` names what cannot be honoured.
+    """
+    builder = _Builder()
+    own: list[str] = []
+    words = list(arguments)
+    position = 0
+    while position < len(words):
+        word = words[position]
+        position += 1
+        name = word[2:] if word.startswith("--") else word[1:]
+        following = words[position] if position < len(words) else None
+        if not word.startswith("-") or word in ("-", "--"):
+            raise ConfigError(f"{word}: not supported; there are no disks, expected an option")
+        if name in _WITH_VALUE:
+            if following is None:
+                raise ConfigError(f"{word}: requires an argument")
+            _WITH_VALUE[name](builder, f"-{name}", following)
+            position += 1
+        elif name in _FLAGS:
+            builder.flags.add(name)
+        elif name in _HELP:
+            own.append("--help")
+        elif name in _REASONS or not (word.startswith("--") or word == "-P"):
+            value = "" if following is None or following.startswith("-") else f" {following}"
+            raise ConfigError(f"{word}{value}: {_REASONS.get(name, SEE_HELP)}")
+        else:
+            own.append(word)
+            while "=" not in word and position < len(words) and not words[position].startswith("-"):
+                own.append(words[position])
+                position += 1
+    return builder.request(), own

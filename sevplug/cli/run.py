@@ -1,0 +1,135 @@
+"""``sevplug run``: sevplug's own spelling, with defaults that show a whole SEV guest."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from sevplug.cli.machine_command import MachineCommand, common_options, loaded_plugins
+from sevplug.cli.options import (
+    CONFIDENTIAL_TYPES,
+    REFERENCES,
+    check_references,
+    key_values,
+    parse_memory,
+    parse_objects,
+    parse_serial,
+)
+from sevplug.cli.session import Session, embedded_guest, load_images, run_session
+from sevplug.core.config import BootImages, MachineConfig, ObjectSpec
+from sevplug.core.errors import ConfigError
+
+HELP = """Run a guest; with no --bios, --pflash or --kernel, the one that comes with sevplug.
+
+SEV is on: without --object, with keys of zeros.  -P no:sev gives a plain guest.  The launch is shown on stderr,
+the guest's serial port on stdout.
+"""
+
+
+def command() -> MachineCommand:
+    """A fresh ``run`` command, for plug-ins to extend."""
+    return MachineCommand("run", callback=_run, help=HELP, short_help="Run a guest.", params=_options())
+
+
+def _options() -> list[click.Parameter]:
+    return [
+        click.Option(["--bios"], metavar="FILE", help="Firmware, mapped so that it ends at 4 GiB."),
+        click.Option(
+            ["--pflash"], multiple=True, metavar="FILE", help="Firmware as flash: first its code, then its variables."
+        ),
+        click.Option(["--kernel"], metavar="FILE", help="A Linux kernel (bzImage) to start directly."),
+        click.Option(["--initrd"], metavar="FILE", help="Its initial RAM disk."),
+        click.Option(["--append"], metavar="TEXT", help="Its command line."),
+        click.Option(["-m", "--memory"], default="256M", show_default=True, metavar="SIZE", help="RAM."),
+        click.Option(["--cpu"], default="EPYC-Milan", show_default=True, metavar="MODEL", help="CPU model."),
+        click.Option(
+            ["--object", "objects"],
+            multiple=True,
+            metavar="TYPE,id=ID[,KEY=VALUE...]",
+            help="The SEV object: sev-emulated,id=sev0,cbitpos=47,reduced-phys-bits=1,tik=FILE,tek=FILE,policy=0x1,"
+            "kernel-hashes=on",
+        ),
+        click.Option(
+            ["--machine"], multiple=True, metavar="KEY=VALUE[,...]", help="Machine options: memory-encryption=ID."
+        ),
+        click.Option(["-S", "paused"], is_flag=True, help="Do not start the guest until QMP says cont."),
+        click.Option(
+            ["--serial"], default="stdio", show_default=True, metavar="stdio|file:PATH|null", help="The serial port."
+        ),
+        click.Option(
+            ["--secret", "secrets"],
+            multiple=True,
+            metavar="GUID=FILE",
+            help="Play the guest owner: verify the measurement, seal FILE and inject it.  May be given again.",
+        ),
+        *common_options(),
+    ]
+
+
+@click.pass_context
+def _run(ctx: click.Context, /, **values: Any) -> int:
+    assert isinstance(ctx.command, MachineCommand)
+    plugins = loaded_plugins(ctx, values["words"])
+    objects = parse_objects("--object", values["objects"])
+    machine = _machine_options(values["machine"], objects)
+    serial = parse_serial("--serial", values["serial"])
+    memory = parse_memory("-m", values["memory"])
+    secrets = {}
+    if values["secrets"]:
+        from sevplug.cli.owner_role import read_owner_secrets
+
+        secrets = read_owner_secrets(values["secrets"])
+    boot = _images(values)
+    demonstration = boot is None and not secrets
+    if boot is None:
+        boot, demonstration_secrets = embedded_guest()
+        secrets = secrets or demonstration_secrets
+    config = MachineConfig(
+        boot=boot,
+        memory=memory,
+        cpu=values["cpu"],
+        objects=objects,
+        machine_options=machine,
+        options=ctx.command.plugin_options(values),
+        serial=serial,
+        paused=values["paused"],
+    )
+    timeout, summary = values["timeout"], values["summary"]
+    return run_session(Session(config, secrets, demonstration, timeout, summary), plugins)
+
+
+def _images(values: dict[str, Any]) -> BootImages | None:
+    """The images of the command line; None when it names none."""
+    bios, flash, kernel = values["bios"], values["pflash"], values["kernel"]
+    for name in ("initrd", "append"):
+        if values[name] is not None and kernel is None:
+            raise ConfigError(f"--{name} only allowed with --kernel option")
+    if bios is not None and flash:
+        raise ConfigError("--bios, --pflash: expected one of them")
+    if len(flash) > 2:
+        raise ConfigError(f"--pflash {flash[2]}: expected at most two, the firmware's code and its variables")
+    if bios is None and not flash and kernel is None:
+        return None
+    firmware = ("--bios", bios) if bios is not None else ("--pflash", flash[0]) if flash else None
+    return load_images(
+        firmware,
+        ("--pflash", flash[1]) if len(flash) > 1 else None,
+        None if kernel is None else ("--kernel", kernel),
+        None if values["initrd"] is None else ("--initrd", values["initrd"]),
+        values["append"],
+    )
+
+
+def _machine_options(texts: tuple[str, ...], objects: tuple[ObjectSpec, ...]) -> dict[str, str]:
+    """The machine options; where the only SEV object is not referred to, it is meant all the same."""
+    found: dict[str, str] = {}
+    for text in texts:
+        found.update(key_values("--machine", text))
+    confidential = [spec for spec in objects if spec.type in CONFIDENTIAL_TYPES]
+    if len(confidential) == 1 and not any(name in found for name in REFERENCES):
+        found[REFERENCES[0]] = confidential[0].id
+    check_references("--object", "--machine", objects, found)
+    return found
+
+

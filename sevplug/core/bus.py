@@ -1,0 +1,113 @@
+"""Port I/O and memory-mapped I/O: what a device is, and who answers an access.
+
+A device is called without an instruction (`Bus.io_read`, `Bus.mmio_write`, …), because a guest may ask through memory
+as well as through IN and OUT.  Two devices that claim one port or one page are an error at construction, as in
+propolis' pio.rs.  What nobody claims reads as all ones and swallows writes, like an undriven PC bus.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import attrs
+
+from sevplug.core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from sevplug.core.machine import Machine
+
+IoRead = Callable[[int, int], int]
+IoWrite = Callable[[int, int, int], None]
+
+
+class Device:
+    """A part of the board.  A device claims its ranges in `attach` and forgets its state in `reset`."""
+
+    name = "device"
+
+    def attach(self, machine: Machine) -> None:
+        """Claim ports, MMIO and interrupt lines; called once, in the order of adding, before the guest starts."""
+
+    def reset(self) -> None:
+        """Return to the power-on state."""
+
+    def close(self) -> None:
+        """Give back what the host lent (files, sockets); called once, at the machine's end."""
+
+
+@attrs.frozen
+class MmioRange:
+    """A claimed range of guest-physical addresses: ``[base, base + size)``, both multiples of 4096."""
+
+    base: int
+    size: int
+    read: IoRead
+    write: IoWrite
+    owner: str
+
+
+class Bus:
+    """Dispatch tables of one machine.
+
+    Handlers get ``(address, size)`` and ``(address, size, value)``: the absolute port or guest-physical address, the
+    width in bytes (1, 2, 4; MMIO also 8), and the little-endian value as an int.
+    """
+
+    def __init__(self) -> None:
+        self._ports: dict[int, tuple[IoRead | None, IoWrite | None, str]] = {}
+        self.mmio_ranges: list[MmioRange] = []
+
+    def claim_ports(self, first: int, count: int, read: IoRead | None, write: IoWrite | None, owner: str) -> None:
+        """Give ports ``first`` .. ``first + count - 1`` to ``owner``; `ConfigError` names both on a conflict."""
+        for port in range(first, first + count):
+            if port in self._ports:
+                raise ConfigError(f"port {port:#06x} is claimed by both {self._ports[port][2]} and {owner}")
+        for port in range(first, first + count):
+            self._ports[port] = (read, write, owner)
+
+    def release_ports(self, first: int, count: int) -> None:
+        """Take ports back, for devices whose base the guest programs."""
+        for port in range(first, first + count):
+            self._ports.pop(port, None)
+
+    def claim_mmio(self, base: int, size: int, read: IoRead, write: IoWrite, owner: str) -> None:
+        """Give ``[base, base + size)`` (whole pages) to ``owner``; `ConfigError` names both on a conflict."""
+        if base & 0xFFF or size & 0xFFF or size <= 0:
+            raise ConfigError(f"MMIO range of {owner} at {base:#x}, {size:#x} bytes: expected whole pages")
+        for other in self.mmio_ranges:
+            if base < other.base + other.size and other.base < base + size:
+                raise ConfigError(f"MMIO at {base:#x} is claimed by both {other.owner} and {owner}")
+        self.mmio_ranges.append(MmioRange(base, size, read, write, owner))
+
+    def io_read(self, port: int, size: int) -> int:
+        """IN: ``size`` bytes from ``port``; what nobody claims reads as all ones."""
+        handler = self._ports.get(port)
+        if handler is None or handler[0] is None:
+            return (1 << (8 * size)) - 1
+        return handler[0](port, size) & ((1 << (8 * size)) - 1)
+
+    def io_write(self, port: int, size: int, value: int) -> None:
+        """OUT: ``size`` bytes to ``port``; what nobody claims is swallowed."""
+        handler = self._ports.get(port)
+        if handler is not None and handler[1] is not None:
+            handler[1](port, size, value)
+
+    def find_mmio(self, gpa: int) -> MmioRange | None:
+        """The range that holds ``gpa``, or None."""
+        for entry in self.mmio_ranges:
+            if entry.base <= gpa < entry.base + entry.size:
+                return entry
+        return None
+
+    def mmio_read(self, gpa: int, size: int) -> int:
+        """A load of ``size`` bytes at ``gpa``; all ones where no device is."""
+        entry = self.find_mmio(gpa)
+        mask = (1 << (8 * size)) - 1
+        return mask if entry is None else entry.read(gpa, size) & mask
+
+    def mmio_write(self, gpa: int, size: int, value: int) -> None:
+        """A store of ``size`` bytes at ``gpa``; swallowed where no device is."""
+        entry = self.find_mmio(gpa)
+        if entry is not None:
+            entry.write(gpa, size, value)

@@ -1,0 +1,405 @@
+"""The run loop around the CPU engine: one guest CPU, its callbacks, and how it is stopped.
+
+The engine is never stopped from another thread: that would run read-modify-write instructions twice.  A kick asks for the
+engine's own SMI, which it takes between two instructions and which is intercepted, so the callback runs at a clean place.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import threading
+import time
+from collections.abc import Callable, Iterator
+from ctypes import c_int, c_uint32, c_uint64, c_void_p
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from sevplug.core import result
+from sevplug.core.binding import bind_first
+from sevplug.core.bus import MmioRange
+from sevplug.core.engine import internals as at
+from sevplug.core.engine import library
+from sevplug.core.engine.delivery import Delivery
+from sevplug.core.engine.fills import NOWHERE, Fills, mapped_pointer
+from sevplug.core.engine.intercepts import EXIT_HLT, EXIT_SHUTDOWN, EXIT_SMI, EXIT_VINTR, INTERCEPT_WORD, Intercepts
+from sevplug.core.engine.linear import LinearMemory
+from sevplug.core.engine.syscall import enter_by_syscall, enter_by_sysenter
+from sevplug.core.engine.vcpu import FLAG_IF, EngineCpu
+from sevplug.core.errors import GuestFault
+from sevplug.core.msrs import permission_bitmap
+from sevplug.core.vcpu import Access
+
+if TYPE_CHECKING:
+    from sevplug.core.machine import Machine
+
+# Virtual nanoseconds that one I/O access or intercepted instruction takes, about what it takes on hardware.
+EVENT_NS = 1000
+# Wall seconds without any event after which a guest counts as busy waiting, and time skips to its next timer.
+STALL_SECONDS = 1.0
+_WATCH_SECONDS = 0.05
+_SCRATCH = NOWHERE + 0x1_0000
+_MSR_BITMAP_POINTER = 0x48
+
+
+class Engine:
+    """One CPU over one machine's memory and bus."""
+
+    def __init__(self, machine: Machine) -> None:
+        self._machine = machine
+        self._clock = machine.clock
+        self._bus = machine.bus
+        self._lib = library.load()
+        self._handle = c_void_p()
+        self._callbacks: list[object] = []
+        self._deferred: list[Callable[[], None]] = []
+        self._failure: BaseException | None = None
+        self._leaving = False
+        self._halted = False
+        self._stalled = False
+        library.check(
+            self._lib.uc_open(library.ARCH_X86, library.MODE_64, ctypes.byref(self._handle)), "the CPU engine"
+        )
+        library.control(self._handle, library.CTL_CPU_MODEL, library.CPU_EPYC)
+        library.control(self._handle, library.CTL_TLB_TYPE, library.TLB_VIRTUAL)
+        self._state = at.CpuState(self._handle)
+        self.cpu = EngineCpu(self, self._state, self._handle)
+        self._map_memory()
+        self._fills = Fills(machine, self.cpu)
+        self._linear = LinearMemory(self.cpu, self._fills, machine.memory)
+        self.delivery = Delivery(self.cpu, self._linear, lambda text: machine.end(result.FAULT, text))
+        self.intercepts = Intercepts(machine, self.cpu, self._linear, self._handle)
+        self._install_hooks()
+        machine.memory.on_write = self._written
+
+    # -- construction ----------------------------------------------------------------------------------------------
+
+    def _map_memory(self) -> None:
+        everything = library.PROT_READ | library.PROT_WRITE | library.PROT_EXEC
+        for entry in self._machine.memory.ranges:
+            code = self._lib.uc_mem_map_ptr(self._handle, entry.gpa, entry.size, everything, mapped_pointer(entry))
+            library.check(code, f"mapping {entry.name}")
+        # One page for intercepts (it plays the VMCB), then the MSR permission bitmap.
+        self._scratch = ctypes.create_string_buffer(0x4000 + 0x1000)
+        aligned = (ctypes.addressof(self._scratch) + 0xFFF) & ~0xFFF
+        code = self._lib.uc_mem_map_ptr(self._handle, _SCRATCH, 0x3000, library.PROT_READ, aligned)
+        library.check(code, "mapping the intercept page")
+        c_uint64.from_address(aligned + _MSR_BITMAP_POINTER).value = _SCRATCH + 0x1000
+        ctypes.memmove(aligned + 0x1000, permission_bitmap(), 0x2000)
+        for area in self._machine.bus.mmio_ranges:
+            self._map_mmio(area)
+        self._map_mmio(MmioRange(NOWHERE, 0x1000, lambda _gpa, size: (1 << 8 * size) - 1, _swallow, "nothing"))
+
+    def _map_mmio(self, area: MmioRange) -> None:
+        base, device_read, device_write = area.base, area.read, area.write
+
+        def read(_handle: int, offset: int, size: int, _user: int) -> int:
+            return self._guarded(lambda: device_read(base + offset, size), 0)
+
+        def write(_handle: int, offset: int, size: int, value: int, _user: int) -> None:
+            self._guarded(lambda: device_write(base + offset, size, value), None)
+
+        on_read = library.MMIO_READ_CALLBACK(read)
+        on_write = library.MMIO_WRITE_CALLBACK(write)
+        self._callbacks += [on_read, on_write]
+        code = self._lib.uc_mmio_map(self._handle, area.base, area.size, on_read, None, on_write, None)
+        library.check(code, f"mapping {area.owner}")
+
+    def _install_hooks(self) -> None:
+        for kind, callback, instruction in (
+            (library.HOOK_TLB_FILL, self._fills.callback, None),
+            (library.HOOK_INTR, library.INTR_CALLBACK(self._on_interrupt), None),
+            (library.HOOK_INSN_INVALID, library.INVALID_CALLBACK(self._on_invalid), None),
+            (library.HOOK_INSN, library.IN_CALLBACK(self._on_in), library.INS_IN),
+            (library.HOOK_INSN, library.OUT_CALLBACK(self._on_out), library.INS_OUT),
+            (library.HOOK_INSN, library.INSN_CALLBACK(self._on_syscall), library.INS_SYSCALL),
+            (library.HOOK_INSN, library.INSN_CALLBACK(self._on_sysenter), library.INS_SYSENTER),
+        ):
+            self._callbacks.append(callback)
+            library.hook(self._handle, kind, callback, instruction)
+
+    def power_on(self) -> None:
+        """The CPU's state after RESET (APM 2, section 14.1.3)."""
+        cpu, q, d = self.cpu, self._state.q, self._state.d
+        for number in range(16):
+            q[number] = 0
+        d[at.HFLAGS // 4] &= ~(at.HF_LMA | at.HF_CS64 | at.HF_INHIBIT_IRQ)
+        q[at.EFER // 8] = 0
+        cpu.set("cr0", 0x60000010)
+        cpu.set("cr4", 0)
+        cpu.set("cr2", 0)
+        cpu.set("cr3", 0)
+        for number in (0, 2, 3, 4, 5):
+            cpu.set_segment(number, 0, 0, 0xFFFF, 0x9300)
+        cpu.set_segment(1, 0xF000, 0xFFFF0000, 0xFFFF, 0x9B00)
+        cpu.set_segment(6, 0, 0, 0xFFFF, 0x8200)
+        cpu.set_segment(7, 0, 0, 0xFFFF, 0x8B00)
+        cpu.set_segment(8, 0, 0, 0xFFFF, 0)
+        cpu.set_segment(9, 0, 0, 0xFFFF, 0)
+        cpu.set("rflags", 2)
+        cpu.set("rip", 0xFFF0)
+        cpu.sync_mode(0)
+        q[at.VM_VMCB // 8] = _SCRATCH
+        q[at.INTERCEPT // 8] = INTERCEPT_WORD
+        d[at.HFLAGS // 4] |= at.HF_GUEST
+        self._halted = False
+        cpu.set("rdx", self.intercepts.cpuid(1, 0).eax)
+
+    def bind_translation(self) -> None:
+        """Resolve the `translate` hook: as a mask where the only plug-in gives one, else as a call."""
+        manager = self._machine.plugins
+        rule = manager.hook.address_rule(cpu=self.cpu) or 0
+        bound = bind_first(manager, "translate")
+        translate: Callable[[int, int], int] | None = None
+        if bound is not None and not (rule and len(manager.hook.translate.get_hookimpls()) == 1):
+            cpu, call = self.cpu, bound
+
+            def translate(address: int, access: int) -> int:
+                answer: int | None = call(cpu, address, access)
+                return address if answer is None else answer
+
+        self._fills.bind(0 if translate is not None else rule, translate, self.intercepts.physical_bits)
+        self.cpu.flush_translations()
+
+    # -- running ---------------------------------------------------------------------------------------------------
+
+    def run(self) -> bool:
+        """Run the guest until someone asks to leave.  True: the guest sleeps, and only the host can wake it."""
+        self._leaving = False
+        while not self._leaving:
+            while self._deferred:
+                self._deferred.pop(0)()
+            if self._halted:
+                if self._sleep():
+                    return True
+                continue
+            code = self._lib.uc_emu_start(self._handle, self.cpu.rip, 0, 0, 0)
+            self._settle(code)
+        return False
+
+    def _settle(self, code: int) -> None:
+        """What is left to do after the engine returned with ``code``."""
+        if self._failure is not None:
+            failure, self._failure = self._failure, None
+            raise failure
+        fault, self._fills.fault = self._fills.fault, None
+        if fault is not None:
+            vector, error_code, page = fault
+            self._machine.counters.faults += 1
+            if vector == 14:
+                # The callback sees page-aligned addresses only; the engine remembers the whole one.
+                invalid = c_uint64.from_address(self._handle.value + at.UC_INVALID_ADDRESS).value  # type: ignore[operator]
+                self.cpu.set("cr2", invalid if invalid & ~0xFFF == page else page)
+            self.delivery.exception(vector, error_code)
+        elif code:
+            text = self._lib.uc_strerror(c_int(code)).decode()
+            self._machine.end(result.FAULT, f"the CPU engine gave up at rip {self.cpu.rip:#x}: {text}")
+
+    def _sleep(self) -> bool:
+        """One step of a halted CPU: an interrupt, or the next timer.  True when neither can come by itself."""
+        cpu = self.cpu
+        if not cpu.get("rflags") & FLAG_IF:
+            self._machine.end(result.HALTED, f"halted with interrupts off at rip {cpu.rip:#x}")
+            return False
+        if self._take_kick():
+            self._leaving = True
+            return False
+        if cpu.interrupt_line:
+            self._halted = False
+            self._interrupt()
+            return False
+        if not self._clock.skip_to_next():
+            return True
+        self._clock.run_due()
+        return False
+
+    def _interrupt(self) -> None:
+        """INTR is high and the CPU takes it."""
+        vector = self._machine.interrupt_source.acknowledge()
+        if vector is not None:
+            self._machine.counters.interrupts += 1
+            self.delivery.interrupt(vector)
+
+    def _stop(self) -> None:
+        """End the engine's loop after the present instruction; for callbacks only."""
+        self._lib.uc_emu_stop(self._handle)
+
+    def leave(self) -> None:
+        """Have `run` return soon; on the machine's thread."""
+        self._leaving = True
+        self._stop()
+
+    def defer(self, action: Callable[[], None]) -> None:
+        """Run ``action`` between two instructions, before the guest goes on."""
+        self._deferred.append(action)
+        self._stop()
+
+    def kick(self) -> None:
+        """Have `run` return soon; from any thread."""
+        self._state.request(at.REQUEST_KICK_BYTE, at.REQUEST_KICK)
+
+    def _take_kick(self) -> bool:
+        kicked = self._state.cpu[at.CPU_INTERRUPT_REQUEST + at.REQUEST_KICK_BYTE] & at.REQUEST_KICK
+        if not kicked:
+            return False
+        self._state.withdraw(at.REQUEST_KICK_BYTE)
+        if self._stalled:
+            self._stalled = False
+            if self._clock.skip_to_next():
+                self._clock.run_due()
+        return True
+
+    @contextlib.contextmanager
+    def watched(self, deadline: float) -> Iterator[None]:
+        """Watch the guest from a thread: at monotonic time ``deadline``, or when it waits in a loop, kick it."""
+        done = threading.Event()
+
+        def watch() -> None:
+            seen, since = -1, time.monotonic()
+            while not done.wait(_WATCH_SECONDS):
+                now = time.monotonic()
+                if self._clock.now != seen:
+                    seen, since = self._clock.now, now
+                elif now - since >= STALL_SECONDS:
+                    self._stalled = True
+                    since = now
+                    self.kick()
+                if now >= deadline or self._machine.control.waiting:
+                    self.kick()
+
+        watcher = threading.Thread(target=watch, name="sevplug-watch", daemon=True)
+        watcher.start()
+        try:
+            yield
+        finally:
+            done.set()
+            watcher.join()
+
+    # -- callbacks -------------------------------------------------------------------------------------------------
+
+    def _guarded(self, action: Callable[[], Any], otherwise: Any) -> Any:
+        """Run a device's handler as one event; an exception must not pass through the engine's C frames."""
+        try:
+            self._tick()
+            return action()
+        except Exception as error:
+            self._fail(error)
+            return otherwise
+
+    def _fail(self, error: BaseException) -> None:
+        if self._failure is None:
+            self._failure = error
+        self._stop()
+
+    def _tick(self) -> None:
+        clock = self._clock
+        clock.advance(EVENT_NS)
+        if clock.now >= clock.next_deadline:
+            clock.run_due()
+
+    def _on_in(self, _handle: int, port: int, size: int, _user: int) -> int:
+        try:
+            self._machine.counters.io += 1
+            self._tick()
+            return self._bus.io_read(port, size)
+        except Exception as error:
+            self._fail(error)
+            return 0
+
+    def _on_out(self, _handle: int, port: int, size: int, value: int, _user: int) -> None:
+        try:
+            self._machine.counters.io += 1
+            self._tick()
+            self._bus.io_write(port, size, value & ((1 << 8 * size) - 1))
+        except Exception as error:
+            self._fail(error)
+
+    def _on_interrupt(self, _handle: int, number: int, _user: int) -> None:
+        state = self._state
+        try:
+            state.d[at.OLD_EXCEPTION // 4] = 0xFFFFFFFF
+            error_code = state.d[at.ERROR_CODE // 4]
+            if number < 0x100:
+                self._machine.counters.faults += 1
+                if state.d[at.IS_INT // 4]:
+                    self.delivery.software(number)
+                else:
+                    self.delivery.exception(number, error_code)
+                return
+            self._exit(number - 0x100, error_code)
+        except GuestFault as fault:
+            self._machine.counters.faults += 1
+            self.delivery.exception(fault.vector, fault.error_code)
+        except Exception as error:
+            self._fail(error)
+
+    def _exit(self, code: int, info: int) -> None:
+        if code == EXIT_VINTR:
+            # A fill that just failed comes first: its fault is delivered when the engine has returned.
+            if self._fills.fault is None:
+                self._interrupt()
+            return
+        if code == EXIT_SMI:
+            self._take_kick()
+            self.leave()
+            return
+        self._tick()
+        if self.intercepts.exit(code, info):
+            return
+        if code == EXIT_HLT:
+            self.intercepts.skip()
+            self._state.d[at.HFLAGS // 4] &= ~at.HF_INHIBIT_IRQ
+            self._halted = True
+            self._stop()
+        elif code == EXIT_SHUTDOWN:
+            self._machine.end(result.FAULT, f"triple fault at rip {self.cpu.rip:#x}")
+        else:
+            self._machine.end(result.FAULT, f"unexpected exit {code:#x} at rip {self.cpu.rip:#x}")
+
+    def _on_invalid(self, _handle: int, _user: int) -> bool:
+        try:
+            self._state.d[at.OLD_EXCEPTION // 4] = 0xFFFFFFFF
+            self.intercepts.unknown_opcode()
+        except GuestFault as fault:
+            self._machine.counters.faults += 1
+            self.delivery.exception(fault.vector, fault.error_code)
+        except Exception as error:
+            self._fail(error)
+        return True
+
+    def _on_syscall(self, _handle: int, _user: int) -> None:
+        enter_by_syscall(self.cpu)
+
+    def _on_sysenter(self, _handle: int, _user: int) -> None:
+        enter_by_sysenter(self.cpu)
+
+    # -- for those outside -----------------------------------------------------------------------------------------
+
+    def translate_debug(self, linear: int) -> int | None:
+        """The guest-physical address behind a linear one with supervisor rights, or None where nothing is mapped."""
+        found = self._fills.walk(linear, Access.READ)
+        return None if found < 0 else (found & 0x000F_FFFF_FFFF_F000) | (linear & 0xFFF)
+
+    def count(self) -> dict[str, int]:
+        """The counters of the run so far."""
+        self._machine.counters.fills = self._fills.count
+        return attrs.asdict(self._machine.counters)
+
+    def _written(self, gpa: int, size: int) -> None:
+        """Memory changed behind the engine's back: forget translated code that came from there."""
+        code_pages = self._fills.code_pages
+        if any(page in code_pages for page in range(gpa & ~0xFFF, gpa + size, 0x1000)):
+            self.defer(lambda: library.control(self._handle, library.CTL_TB_FLUSH))
+
+    def close(self) -> None:
+        """Free the engine."""
+        if self._handle.value is not None:
+            self._machine.memory.on_write = None
+            self._lib.uc_close(self._handle)
+            self._handle = c_void_p()
+            self._fills.unbind()
+
+
+def _swallow(_address: int, _size: int, _value: int) -> None:
+    """A store to nothing."""

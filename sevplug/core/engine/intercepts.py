@@ -1,0 +1,203 @@
+"""Instructions that a hypervisor would trap, and who answers them.
+
+The engine runs the guest in its own SVM guest mode (see docs/engine.md), so an intercepted instruction does not execute:
+the engine reports the exit code of the APM (volume 2, appendix C) with RIP at the instruction.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable
+from ctypes import c_uint32, c_uint64, c_void_p
+from typing import TYPE_CHECKING
+
+from sevplug.core import cpumodel, msrs
+from sevplug.core.binding import bind_first
+from sevplug.core.engine import library
+from sevplug.core.engine.linear import LinearMemory
+from sevplug.core.engine.vcpu import EngineCpu
+from sevplug.core.errors import GuestFault
+from sevplug.core.vcpu import CpuidRegisters
+
+if TYPE_CHECKING:
+    from sevplug.core.machine import Machine
+
+EXIT_SMI, EXIT_VINTR = 0x62, 0x64
+EXIT_RDTSC, EXIT_CPUID, EXIT_HLT, EXIT_MSR, EXIT_SHUTDOWN, EXIT_VMMCALL, EXIT_RDTSCP = (
+    0x6E, 0x72, 0x78, 0x7C, 0x7F, 0x81, 0x87,
+)  # fmt: skip
+_INTERCEPTED = (
+    EXIT_SMI, EXIT_VINTR, EXIT_RDTSC, EXIT_CPUID, EXIT_HLT, EXIT_MSR, EXIT_SHUTDOWN, EXIT_VMMCALL, EXIT_RDTSCP,
+)  # fmt: skip
+# The engine's intercept word, one bit an exit code from 0x60 on.
+INTERCEPT_WORD = sum(1 << (code - 0x60) for code in _INTERCEPTED)
+
+_PREFIXES = frozenset([0x26, 0x2E, 0x36, 0x3E, 0x64, 0x65, 0x66, 0x67, 0xF0, 0xF2, 0xF3, *range(0x40, 0x50)])
+_LOW = 0xFFFFFFFF
+GENERAL_PROTECTION, INVALID_OPCODE = 13, 6
+_REG_MSR = 248
+
+
+class _Msr(ctypes.Structure):
+    _fields_ = (("index", c_uint32), ("value", c_uint64))
+
+
+class Intercepts:
+    """Dispatch of one CPU: plug-ins first, then the machine's own answer."""
+
+    def __init__(self, machine: Machine, cpu: EngineCpu, linear: LinearMemory, handle: c_void_p) -> None:
+        self._machine = machine
+        self._cpu = cpu
+        self._linear = linear
+        self._handle = handle
+        self._model = cpumodel.find_model(machine.config.cpu)
+        self.physical_bits = cpumodel.PHYSICAL_BITS
+        manager = machine.plugins
+        self._hook_cpuid = bind_first(manager, "cpuid")
+        self._hook_rdmsr = bind_first(manager, "rdmsr")
+        self._hook_wrmsr = bind_first(manager, "wrmsr")
+        self._hook_intercept = bind_first(manager, "intercept")
+        self._hook_unknown = bind_first(manager, "unknown_opcode")
+        self._tsc_offset = 0
+        self._actions: dict[int, Callable[[int], None]] = {
+            EXIT_CPUID: self._do_cpuid,
+            EXIT_MSR: self._do_msr,
+            EXIT_RDTSC: self._do_rdtsc,
+            EXIT_RDTSCP: self._do_rdtsc,
+        }
+
+    def exit(self, code: int, info: int) -> bool:
+        """An exit with the APM's ``code`` and EXITINFO1.  False: this one is the engine's own to handle.
+
+        Raises `GuestFault` where the instruction faults.
+        """
+        if self._hook_intercept is not None and self._hook_intercept(self._cpu, code, info):
+            return True
+        action = self._actions.get(code)
+        if action is None:
+            if code == EXIT_VMMCALL:
+                raise GuestFault(INVALID_OPCODE)
+            return False
+        action(info)
+        return True
+
+    def unknown_opcode(self) -> None:
+        """An instruction the engine does not know: a plug-in emulates it, or the guest takes #UD."""
+        if self._hook_unknown is not None:
+            length = self._hook_unknown(self._cpu, self._code(15))
+            if length is not None:
+                self._cpu.set("rip", self._cpu.rip + length)
+                return
+        raise GuestFault(INVALID_OPCODE)
+
+    # -- instructions ----------------------------------------------------------------------------------------------
+
+    def _do_cpuid(self, _info: int) -> None:
+        cpu = self._cpu
+        self._machine.counters.cpuid += 1
+        result = self.cpuid(cpu.get("rax") & _LOW, cpu.get("rcx") & _LOW)
+        cpu.set("rax", result.eax)
+        cpu.set("rbx", result.ebx)
+        cpu.set("rcx", result.ecx)
+        cpu.set("rdx", result.edx)
+        self.skip()
+
+    def _do_msr(self, info: int) -> None:
+        cpu = self._cpu
+        index = cpu.get("rcx") & _LOW
+        if info & 1:
+            self._machine.counters.wrmsr += 1
+            self.msr_write(index, (cpu.get("rdx") & _LOW) << 32 | cpu.get("rax") & _LOW)
+        else:
+            self._machine.counters.rdmsr += 1
+            value = self.msr_read(index)
+            cpu.set("rax", value & _LOW)
+            cpu.set("rdx", value >> 32)
+        self.skip()
+
+    def _do_rdtsc(self, _info: int) -> None:
+        cpu = self._cpu
+        code = self._opcode()
+        value = self.msr_read(msrs.TSC)
+        cpu.set("rax", value & _LOW)
+        cpu.set("rdx", value >> 32)
+        if code == 0x01:  # 0F 01 F9, RDTSCP
+            cpu.set("rcx", self._native_read(msrs.TSC_AUX) & _LOW)
+        self.skip()
+
+    def skip(self) -> None:
+        """Move RIP behind the intercepted instruction: prefixes, then 0F and its opcode, or a one-byte opcode."""
+        cpu = self._cpu
+        code = self._code(2)
+        length = 0
+        if code[0] in _PREFIXES:
+            code = self._code(15)
+            while length < 13 and code[length] in _PREFIXES:
+                length += 1
+        if code[length] == 0x0F:
+            length += 3 if code[length + 1] == 0x01 else 2
+        else:
+            length += 1
+        cpu.set("rip", cpu.rip + length)
+
+    def _opcode(self) -> int:
+        """The byte behind 0F."""
+        code = self._code(15)
+        return code[code.index(0x0F) + 1]
+
+    def _code(self, size: int) -> bytes:
+        """Up to ``size`` bytes at RIP; fewer at the end of what is mapped."""
+        cpu = self._cpu
+        address = cpu.rip + cpu.segment(1)[1]
+        try:
+            return self._linear.read(address, size)
+        except GuestFault:
+            inside = 0x1000 - (address & 0xFFF)
+            return self._linear.read(address, min(size, inside)).ljust(size, b"\0")
+
+    # -- answers ---------------------------------------------------------------------------------------------------
+
+    def cpuid(self, leaf: int, subleaf: int) -> CpuidRegisters:
+        """CPUID as the guest would see it."""
+        native = self._cpu.native_cpuid(leaf, subleaf)
+        registers = cpumodel.answer(self._model, leaf, subleaf, native)
+        if self._hook_cpuid is not None:
+            replaced: CpuidRegisters | None = self._hook_cpuid(self._cpu, leaf, subleaf, registers)
+            if replaced is not None:
+                return replaced
+        return registers
+
+    def msr_read(self, index: int) -> int:
+        """RDMSR as the guest would see it; `GuestFault` #GP(0) for an MSR that is not there."""
+        if self._hook_rdmsr is not None:
+            value: int | None = self._hook_rdmsr(self._cpu, index)
+            if value is not None:
+                return value
+        if index in msrs.NATIVE:
+            return self._native_read(index)
+        if index == msrs.TSC:
+            return (self._machine.clock.now * cpumodel.TSC_MHZ // 1000 + self._tsc_offset) & 0xFFFF_FFFF_FFFF_FFFF
+        if index == msrs.TSC_ADJUST:
+            return self._tsc_offset & 0xFFFF_FFFF_FFFF_FFFF
+        if index in msrs.CONSTANT:
+            return msrs.CONSTANT[index]
+        raise GuestFault(GENERAL_PROTECTION, 0)
+
+    def msr_write(self, index: int, value: int) -> None:
+        """WRMSR as the guest would do it; `GuestFault` #GP(0) for an MSR that is not there."""
+        if self._hook_wrmsr is not None and self._hook_wrmsr(self._cpu, index, value):
+            return
+        if index in msrs.NATIVE:
+            message = _Msr(index, value)
+            library.check(library.load().uc_reg_write(self._handle, _REG_MSR, ctypes.byref(message)), "wrmsr")
+        elif index == msrs.TSC:
+            self._tsc_offset += value - self.msr_read(msrs.TSC)
+        elif index == msrs.TSC_ADJUST:
+            self._tsc_offset = value
+        elif index not in msrs.CONSTANT:
+            raise GuestFault(GENERAL_PROTECTION, 0)
+
+    def _native_read(self, index: int) -> int:
+        message = _Msr(index, 0)
+        library.check(library.load().uc_reg_read(self._handle, _REG_MSR, ctypes.byref(message)), "rdmsr")
+        return message.value

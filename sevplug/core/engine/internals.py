@@ -1,0 +1,131 @@
+"""The one table of the engine's internals, and the checks that it fits the library at hand.
+
+The engine's API cannot write a segment's descriptor cache, ask for an interrupt window or trap an MSR.  Its CPU state is a
+plain structure, so it is read and written in place.  The offsets belong to one release (QEMU 5.0.1's ``CPUX86State`` as
+unicorn 2.1.4 builds it); `CpuState` refuses to work with anything that does not match.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from ctypes import c_uint32, c_uint64, c_void_p
+
+from sevplug.core.engine import library
+from sevplug.core.errors import EngineError
+
+# In the engine's handle.
+UC_CPU = 0x1B8
+UC_INVALID_ADDRESS = 0
+# In CPUState.
+CPU_SIZE = 0xB000
+CPU_INTERRUPT_REQUEST = 0x1C
+CPU_ICOUNT_POINTER = 0x130
+CPU_EXIT_FLAG = 0x81B8
+ENV = 0x8A50
+# In CPUX86State, as byte offsets; registers come in the encoding's order (rax, rcx, rdx, rbx, rsp, …).
+EIP = 0x80
+EFLAGS = 0x88
+CC_SRC = 0x98
+CC_OP = 0xA8
+DF = 0xAC
+HFLAGS = 0xB0
+SEGMENTS = 0xB8
+SEGMENT_SIZE = 24
+CR0, CR2, CR3, CR4 = 0x1A8, 0x1B8, 0x1C0, 0x1C8
+EFER = 0x250
+STAR, LSTAR, CSTAR, FMASK = 0x12D8, 0x12E8, 0x12F0, 0x12F8
+SYSENTER_CS, SYSENTER_ESP, SYSENTER_EIP = 0x12C0, 0x12C8, 0x12D0
+ERROR_CODE = 0x1508
+IS_INT = 0x150C
+OLD_EXCEPTION = 0x1578
+VM_VMCB = 0x1580
+INTERCEPT = 0x1590
+ENV_HANDLE = 0x1B58
+
+# Bits of hflags.
+HF_CPL = 3
+HF_INHIBIT_IRQ = 1 << 3
+HF_CS32 = 1 << 4
+HF_SS32 = 1 << 5
+HF_ADDSEG = 1 << 6
+HF_PE = 1 << 7
+HF_LMA = 1 << 14
+HF_CS64 = 1 << 15
+HF_GUEST = 1 << 21
+CC_OP_EFLAGS = 1
+
+# Bits of interrupt_request; each is alone in its byte, so two threads never write one byte.
+REQUEST_KICK_BYTE, REQUEST_KICK = 0, 0x40  # the engine's SMI
+REQUEST_IRQ_BYTE, REQUEST_IRQ = 1, 0x01  # the engine's VIRQ
+
+# What a CPU that never ran holds: (name, byte offset in the state, 32-bit value).
+_FRESH = (
+    ("eflags", EFLAGS, 2),
+    ("cc_op", CC_OP, CC_OP_EFLAGS),
+    ("df", DF, 1),
+    ("cr0", CR0, 0x11),
+    ("cr3", CR3, 0),
+    ("hflags", HFLAGS, 0x40C0B0),
+    ("efer", EFER, 0x500),
+    ("old_exception", OLD_EXCEPTION, 0xFFFFFFFF),
+    ("vm_vmcb", VM_VMCB, 0),
+    ("intercept", INTERCEPT, 0),
+)
+
+
+class CpuState:
+    """The engine's CPU structures as writable views.
+
+    ``q`` and ``d`` are the CPU state as arrays of 64- and 32-bit numbers (index = byte offset / 8 or / 4); ``cpu`` is the
+    generic part as bytes.
+    """
+
+    def __init__(self, handle: c_void_p) -> None:
+        lib = library.load()
+        version = lib.uc_version(None, None)
+        if version >> 8 != 0x020104:
+            raise _unknown(f"its version word is {version:#x}")
+        assert handle.value is not None
+        # The first emulation builds the CPU; asking for a register does it too.
+        flags = c_uint64()
+        library.check(lib.uc_reg_read(handle, library.REG_RFLAGS, ctypes.byref(flags)), "uc_reg_read")
+        cpu = c_uint64.from_address(handle.value + UC_CPU).value
+        if not cpu:
+            raise _unknown("no CPU")
+        self.cpu_address = cpu
+        self.env_address = cpu + ENV
+        self.cpu = memoryview((ctypes.c_uint8 * CPU_SIZE).from_address(cpu)).cast("B")
+        self.q = memoryview((c_uint64 * (0x2000 // 8)).from_address(cpu + ENV)).cast("B").cast("Q")
+        self.d = memoryview((c_uint32 * (0x2000 // 4)).from_address(cpu + ENV)).cast("B").cast("I")
+        self._check(handle.value)
+        icount = c_uint64.from_address(cpu + CPU_ICOUNT_POINTER).value
+        self._icount = memoryview((ctypes.c_uint16 * 2).from_address(icount)).cast("B").cast("H")
+        self._exit_flag = memoryview((c_uint32 * 1).from_address(cpu + CPU_EXIT_FLAG)).cast("B").cast("I")
+
+    def request(self, byte: int, bit: int) -> None:
+        """Set a bit of interrupt_request and make running code return to the engine's loop at its next block.
+
+        May be called from another thread.
+        """
+        self.cpu[CPU_INTERRUPT_REQUEST + byte] = bit
+        self._exit_flag[0] = 1
+        self._icount[1] = 0xFFFF
+
+    def withdraw(self, byte: int) -> None:
+        """Clear a byte of interrupt_request."""
+        self.cpu[CPU_INTERRUPT_REQUEST + byte] = 0
+
+    def _check(self, handle: int) -> None:
+        """Compare what a fresh CPU must hold with what the table finds."""
+        if self.q[ENV_HANDLE // 8] != handle:
+            raise _unknown("the CPU state does not point back to its handle")
+        for what, offset, expected in _FRESH:
+            found = self.d[offset // 4]
+            if found != expected:
+                raise _unknown(f"{what} is {found:#x} and not {expected:#x} in a new CPU")
+
+
+def _unknown(found: str) -> EngineError:
+    return EngineError(
+        f"the CPU engine's inside is not that of unicorn 2.1.4 ({found}): expected that very release from its wheel"
+    )

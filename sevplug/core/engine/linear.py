@@ -1,0 +1,55 @@
+"""Memory at linear addresses, as the CPU itself reaches it: descriptor tables, gates, stacks.
+
+These accesses are the processor's own, so they have supervisor rights whatever the current privilege level is.
+"""
+
+from __future__ import annotations
+
+from sevplug.core.engine.fills import Fills
+from sevplug.core.engine.vcpu import EngineCpu
+from sevplug.core.errors import GuestFault
+from sevplug.core.memory import PAGE_SIZE, GuestMemory
+from sevplug.core.vcpu import Access
+
+PAGE_FAULT = 14
+
+
+class LinearMemory:
+    """Reads and writes through the guest's page tables; a failed walk raises `GuestFault` (#PF) with CR2 set."""
+
+    def __init__(self, cpu: EngineCpu, fills: Fills, memory: GuestMemory) -> None:
+        self._cpu = cpu
+        self._fills = fills
+        self._memory = memory
+
+    def read(self, address: int, size: int) -> bytes:
+        """``size`` bytes at linear ``address``."""
+        parts = []
+        while size:
+            step = min(size, PAGE_SIZE - (address & 0xFFF))
+            parts.append(self._memory.read(self._physical(address, Access.READ), step))
+            address += step
+            size -= step
+        return b"".join(parts)
+
+    def read_int(self, address: int, size: int) -> int:
+        """A little-endian number of ``size`` bytes."""
+        return int.from_bytes(self.read(address, size), "little")
+
+    def write(self, address: int, data: bytes) -> None:
+        """Store ``data``; nothing is stored unless every page can be written."""
+        pieces = []
+        done = 0
+        while done < len(data):
+            step = min(len(data) - done, PAGE_SIZE - (address + done & 0xFFF))
+            pieces.append((self._physical(address + done, Access.WRITE), data[done : done + step]))
+            done += step
+        for gpa, piece in pieces:
+            self._memory.write(gpa, piece)
+
+    def _physical(self, address: int, access: Access) -> int:
+        found = self._fills.walk(address, access)
+        if found < 0:
+            self._cpu.set("cr2", address)
+            raise GuestFault(PAGE_FAULT, ~found)
+        return (found & 0x000F_FFFF_FFFF_F000) | (address & 0xFFF)

@@ -1,0 +1,340 @@
+"""The life of a guest: build, launch, run, end.
+
+Data flows one way along it.  What kind of launch this is, which devices there are and who listens is the plug-ins'
+business; the machine keeps the order.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from sevplug.core import events, result
+from sevplug.core.bus import Bus, Device
+from sevplug.core.clock import Clock, HostClock
+from sevplug.core.config import MachineConfig, ObjectSpec
+from sevplug.core.control import Control
+from sevplug.core.engine import Engine
+from sevplug.core.errors import ConfigError, LaunchRefused
+from sevplug.core.interrupts import InterruptSource, NoInterrupts
+from sevplug.core.launch import Launch, LaunchRegion, LaunchRequest, LaunchSecret
+from sevplug.core.memory import GuestMemory
+from sevplug.core.placement import place_firmware
+from sevplug.core.plugins import PluginManager, load_plugins
+from sevplug.core.result import Counters, RunResult
+from sevplug.core.vcpu import VCpu
+
+
+class Machine:
+    """One guest.
+
+    Use it as a context manager, or call `close`.  All methods belong to the thread that runs the machine; other
+    threads go through ``machine.control.submit``.
+
+    Attributes of interest to plug-ins: ``config``, ``memory`` (guest-physical space as seen from outside the CPU),
+    ``bus``, ``clock``, ``cpu``, ``launch``, ``control``, ``counters``, ``plugins`` (the pluggy manager),
+    ``interrupt_source`` (an interrupt controller sets itself here), ``private`` (objects of plug-ins, by name).
+    """
+
+    def __init__(self, config: MachineConfig, plugins: PluginManager | None = None) -> None:
+        self.config = config
+        self.plugins = load_plugins() if plugins is None else plugins
+        self.memory = GuestMemory(config.memory)
+        self.bus = Bus()
+        self.clock: Clock = HostClock() if config.clock == "host" else Clock()
+        self.control = Control()
+        self.counters = Counters()
+        self.launch = Launch()
+        self.interrupt_source: InterruptSource = NoInterrupts()
+        self.private: dict[str, object] = {}
+        self.devices: list[Device] = []
+        self.status = "prelaunch"
+        self._objects = list(config.objects)
+        self._machine_options = dict(config.machine_options)
+        self._regions: list[LaunchRegion] = []
+        self._end: tuple[str, str] | None = None
+        self._paused = config.paused
+        self._closed = False
+        self._engine: Engine | None = None
+        try:
+            with self._explained():
+                self._build()
+        except BaseException:
+            self.close()
+            raise
+
+    # -- build ---------------------------------------------------------------------------------------------------
+
+    def _build(self) -> None:
+        hook = self.plugins.hook
+        hook.machine_init(machine=self)
+        self._refuse_leftovers()
+        hook.add_devices(machine=self)
+        self._regions.extend(place_firmware(self.memory, self.config.boot))
+        self._engine = Engine(self)
+        self.control.kick = self._engine.kick
+        hook.add_launch_regions(machine=self)
+        self._power_on()
+        self.notify(events.MACHINE_BUILT, memory=self.config.memory, cpu=self.config.cpu, plugins=self.plugins.names)
+
+    @property
+    def engine(self) -> Engine:
+        """The CPU engine; there from the end of construction on."""
+        assert self._engine is not None
+        return self._engine
+
+    @property
+    def cpu(self) -> VCpu:
+        """The one virtual CPU."""
+        return self.engine.cpu
+
+    def take_objects(self, *types: str) -> list[ObjectSpec]:
+        """Hand over the ``-object`` specifications of these types (hook ``machine_init`` only)."""
+        taken = [spec for spec in self._objects if spec.type in types]
+        self._objects = [spec for spec in self._objects if spec.type not in types]
+        return taken
+
+    def take_option(self, *names: str) -> str | None:
+        """Hand over the first ``-machine`` option of these names (synonyms), or None (hook ``machine_init`` only)."""
+        for name in names:
+            if name in self._machine_options:
+                return self._machine_options.pop(name)
+        return None
+
+    def _refuse_leftovers(self) -> None:
+        for spec in self._objects:
+            raise ConfigError(f"object type {spec.type!r} (id={spec.id}) is not known to any enabled plug-in")
+        for name in self._machine_options:
+            raise ConfigError(f"machine option {name!r} is not known to any enabled plug-in")
+
+    def add_device(self, device: Device) -> None:
+        """Add a device to the board (hook ``add_devices`` only)."""
+        self.devices.append(device)
+        device.attach(self)
+
+    def add_launch_region(self, region: LaunchRegion) -> None:
+        """Place initial memory and have it launched after the firmware (hook ``add_launch_regions`` only).
+
+        `ConfigError` when the region is not in RAM.
+        """
+        if not self.memory.holds(region.gpa, len(region.data)):
+            raise ConfigError(
+                f"{region.name} at {region.gpa:#x}, {len(region.data)} bytes: expected a place inside guest memory"
+            )
+        self.memory.write(region.gpa, region.data)
+        self._regions.append(region)
+
+    # -- launch --------------------------------------------------------------------------------------------------
+
+    def start_launch(self) -> None:
+        """Measure the initial memory, up to the state in which secrets can be injected.
+
+        Nothing happens for a plain guest, or when the launch was started before.
+        """
+        if self.launch.context is not None:
+            return
+        hook = self.plugins.hook
+        with self._explained():
+            context = hook.launch_start(machine=self, request=LaunchRequest(tuple(self._regions)))
+            if context is None:
+                return
+            self.launch.context = context
+            self.launch.advance("start")
+            self.notify(events.LAUNCH_START, context=context)
+            for region in self._regions:
+                self.launch.advance("update")
+                self.launch.regions.append(region)
+                hook.launch_update(
+                    machine=self,
+                    launch=self.launch,
+                    gpa=region.gpa,
+                    data=region.data,
+                    page_type=region.page_type,
+                )
+                self.notify(
+                    events.LAUNCH_UPDATE,
+                    name=region.name,
+                    gpa=region.gpa,
+                    size=len(region.data),
+                    page_type=region.page_type,
+                )
+            measurement = hook.launch_measure(machine=self, launch=self.launch)
+            if measurement is None:
+                return
+            self.launch.advance("measure")
+            self.launch.measurement = measurement
+            self.notify(
+                events.LAUNCH_MEASURE,
+                digest=measurement.digest.hex(),
+                measurement=base64.b64encode(measurement.blob).decode(),
+            )
+
+    def inject_secret(self, packet: LaunchSecret) -> int:
+        """Hand a sealed packet to the plug-in that takes secrets; returns where its plaintext was placed.
+
+        `LaunchRefused` with the firmware's status when it is not accepted; guest memory is unchanged then.
+        """
+        with self._explained():
+            gpa: int | None = self.plugins.hook.launch_secret(machine=self, launch=self.launch, packet=packet)
+        if gpa is None:
+            raise LaunchRefused("the secret is refused: no enabled plug-in takes secrets for this guest")
+        self.notify(events.LAUNCH_SECRET, gpa=gpa, size=len(packet.payload))
+        return gpa
+
+    def _finish_launch(self) -> None:
+        if self.launch.context is None or self.launch.state.value == "running":
+            return
+        with self._explained():
+            self.plugins.hook.finish(machine=self, launch=self.launch)
+        self.launch.advance("finish")
+        self.notify(events.LAUNCH_FINISH, state=self.launch.state.value)
+
+    # -- run -----------------------------------------------------------------------------------------------------
+
+    def run(self, timeout: float | None = None) -> RunResult:
+        """Launch if that has not been done, run until the guest ends, and say how it ended.
+
+        ``timeout``: wall seconds.  With ``config.paused`` the guest waits for `resume` through ``control``.
+        """
+        started = time.monotonic()
+        deadline = float("inf") if timeout is None else started + timeout
+        self.start_launch()
+        with self._explained(), self.engine.watched(deadline):
+            if not self._paused:
+                self.resume()
+            while self._end is None:
+                if self._paused:
+                    self.control.serve(min(0.2, max(0.001, deadline - time.monotonic())))
+                else:
+                    asleep = self.engine.run()
+                    self.control.serve(0.05 if asleep else 0)
+                if time.monotonic() >= deadline:
+                    self.end(result.TIMEOUT, f"no end within {timeout:g} s")
+        ended, detail = self._end
+        self.status = "shutdown"
+        replaced = self.plugins.hook.guest_exit(cpu=self.cpu, reason=ended)
+        if replaced is not None:
+            ended = replaced
+        run = RunResult(ended, detail, time.monotonic() - started)
+        self.notify(events.RUN_END, result=run.result, detail=run.detail, seconds=run.seconds)
+        return run
+
+    def resume(self) -> None:
+        """Let the guest run; the launch is finished at the first time."""
+        if self.status == "running" or self._end is not None:
+            return
+        self._finish_launch()
+        self._paused = False
+        self.status = "running"
+        self.notify(events.RUN_RESUME)
+
+    def pause(self) -> None:
+        """Stop the guest between two instructions; `resume` goes on."""
+        if self.status != "running":
+            return
+        self._paused = True
+        self.status = "paused"
+        self.engine.leave()
+        self.notify(events.RUN_STOP)
+
+    def end(self, ended: str, detail: str) -> None:
+        """End the run with ``ended`` (a key of `result.RESULTS`); the first end counts."""
+        if self._end is None:
+            self._end = (ended, detail)
+        if self._engine is not None:
+            self._engine.leave()
+
+    def shutdown_request(self, detail: str) -> None:
+        """The guest switches itself off; called by devices."""
+        self.notify(events.GUEST_SHUTDOWN, guest=True, reason="guest-shutdown")
+        self.end(result.SHUTDOWN, detail)
+
+    def quit(self) -> None:
+        """Whoever controls the machine ends it."""
+        self.notify(events.GUEST_SHUTDOWN, guest=False, reason="host-qmp-quit")
+        self.end(result.QUIT, "ended from outside")
+
+    def reset_request(self, detail: str) -> None:
+        """The guest asks for a reset; it ends the run unless ``config.reboot`` lets it start over."""
+        self.notify(events.GUEST_RESET, guest=True, reason="guest-reset")
+        if self.config.reboot:
+            self.engine.defer(self.reset)
+        else:
+            self.end(result.RESET, detail)
+
+    def reset(self) -> None:
+        """Bring devices, ROM contents and the CPU back to power-on; RAM and the launch keep what they have.
+
+        Between two instructions only (`Engine.defer` arranges that).
+        """
+        for region in self._regions:
+            if region.name == "firmware":
+                self.memory.load(region.gpa, region.data)
+        for device in self.devices:
+            device.reset()
+        self._power_on()
+
+    def system_reset(self) -> None:
+        """A reset asked for from outside (QMP's ``system_reset``)."""
+        self.notify(events.GUEST_RESET, guest=False, reason="host-qmp-system-reset")
+        self.engine.defer(self.reset)
+
+    def _power_on(self) -> None:
+        self.engine.power_on()
+        self.plugins.hook.vcpu_init(cpu=self.cpu)
+        self.engine.bind_translation()
+
+    # -- end -----------------------------------------------------------------------------------------------------
+
+    def notify(self, event: str, **fields: Any) -> None:
+        """Tell every plug-in that something of `sevplug.core.events` happened."""
+        self.plugins.hook.notify(machine=self, event=event, fields=fields)
+
+    def warn(self, text: str) -> None:
+        """Tell the user something that is no error; one line."""
+        self.notify(events.WARNING, text=text)
+
+    def summary(self, run: RunResult) -> dict[str, Any]:
+        """The run as a JSON document; plug-ins add their keys."""
+        document: dict[str, Any] = {
+            "result": run.result,
+            "detail": run.detail,
+            "seconds": round(run.seconds, 3),
+            "plugins": self.plugins.names,
+            "counters": self.engine.count(),
+        }
+        self.plugins.hook.summary(machine=self, document=document)
+        return document
+
+    def close(self) -> None:
+        """Give everything back; harmless when called again."""
+        if self._closed:
+            return
+        self._closed = True
+        self.control.close()
+        self.plugins.hook.machine_close(machine=self)
+        for device in reversed(self.devices):
+            device.close()
+        if self._engine is not None:
+            self._engine.close()
+        self.memory.close()
+
+    def __enter__(self) -> Machine:
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self.close()
+
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Turn an exception that a plug-in's hook let escape into one line that names the plug-in."""
+        try:
+            yield
+        except Exception as error:
+            blamed = self.plugins.blame(error)
+            if blamed is None:
+                raise
+            raise blamed from error

@@ -1,0 +1,161 @@
+"""The guest-physical address space: RAM and ROM as attributes of ranges; overlap is an error.
+
+RAM is one host buffer, mapped into the engine once (two mappings of one buffer would break its detection of
+self-modifying code).  Readers here are the world outside the CPU: devices, the launch, debuggers.
+"""
+
+from __future__ import annotations
+
+import enum
+import mmap
+from collections.abc import Callable, Iterator
+
+import attrs
+
+from sevplug.core.errors import ConfigError
+
+PAGE_SIZE = 4096
+GIB = 1 << 30
+# The PC's layout (QEMU's pc-i440fx): RAM up to 3 GiB below the hole for devices, the rest from 4 GiB on.
+LOW_RAM_LIMIT = 0xC000_0000
+HIGH_RAM_BASE = 0x1_0000_0000
+
+
+class RangeKind(enum.Enum):
+    """What stands behind a range; MMIO is the bus's own."""
+
+    RAM = "ram"
+    ROM = "rom"
+
+
+@attrs.frozen
+class MemoryRange:
+    """``[gpa, gpa + size)`` backed by ``buffer`` (exactly ``size`` bytes, writable to us whatever the kind)."""
+
+    gpa: int
+    size: int
+    kind: RangeKind
+    name: str
+    buffer: memoryview = attrs.field(repr=False, eq=False)
+
+    @property
+    def end(self) -> int:
+        return self.gpa + self.size
+
+
+class GuestMemory:
+    """RAM of ``ram_size`` bytes (a multiple of 4096) and whatever ROM is added."""
+
+    def __init__(self, ram_size: int) -> None:
+        if ram_size <= 0 or ram_size % PAGE_SIZE:
+            raise ConfigError(f"memory size {ram_size}: expected a positive multiple of {PAGE_SIZE} bytes")
+        self.ram_size = ram_size
+        self._backing: list[mmap.mmap] = []
+        # Told (gpa, size) of each store from outside the CPU; the engine keeps its translated code right with it.
+        self.on_write: Callable[[int, int], None] | None = None
+        self.ranges: list[MemoryRange] = []
+        ram = self._allocate(ram_size)
+        low = min(ram_size, LOW_RAM_LIMIT)
+        self._insert(MemoryRange(0, low, RangeKind.RAM, "ram", ram[:low]))
+        if ram_size > low:
+            self._insert(MemoryRange(HIGH_RAM_BASE, ram_size - low, RangeKind.RAM, "ram-high", ram[low:]))
+
+    @property
+    def low_ram_size(self) -> int:
+        """Bytes of RAM from address 0 on, below the device hole."""
+        return min(self.ram_size, LOW_RAM_LIMIT)
+
+    @property
+    def high_ram_size(self) -> int:
+        """Bytes of RAM from 4 GiB on."""
+        return self.ram_size - self.low_ram_size
+
+    def add_rom(self, gpa: int, data: bytes, name: str, *, writable: bool = False) -> MemoryRange:
+        """Add a range that holds ``data``, padded with zeros to whole pages.
+
+        ``writable`` makes it RAM to the guest (a flash without a command interface).  `ConfigError` on overlap.
+        """
+        size = -(-len(data) // PAGE_SIZE) * PAGE_SIZE
+        if gpa % PAGE_SIZE or size == 0:
+            raise ConfigError(f"{name} at {gpa:#x}, {len(data)} bytes: expected a page-aligned address and some data")
+        kind = RangeKind.RAM if writable else RangeKind.ROM
+        entry = MemoryRange(gpa, size, kind, name, self._allocate(size))
+        self._insert(entry)
+        entry.buffer[: len(data)] = data
+        return entry
+
+    def find(self, gpa: int) -> MemoryRange | None:
+        """The range that holds ``gpa``, or None."""
+        for entry in self.ranges:
+            if entry.gpa <= gpa < entry.end:
+                return entry
+        return None
+
+    def holds(self, gpa: int, size: int) -> bool:
+        """True when every byte of ``[gpa, gpa + size)`` is RAM or ROM."""
+        end = gpa + size
+        while gpa < end:
+            entry = self.find(gpa)
+            if entry is None:
+                return False
+            gpa = entry.end
+        return True
+
+    def read(self, gpa: int, size: int) -> bytes:
+        """``size`` bytes at ``gpa`` as the world outside the CPU sees them; 0xFF where nothing is."""
+        return b"".join(
+            b"\xff" * length if entry is None else bytes(entry.buffer[start : start + length])
+            for entry, start, length in self._pieces(gpa, size)
+        )
+
+    def write(self, gpa: int, data: bytes | memoryview) -> None:
+        """Store ``data`` at ``gpa`` from outside the CPU; what falls on ROM or on nothing is dropped."""
+        done = 0
+        for entry, start, length in self._pieces(gpa, len(data)):
+            if entry is not None and entry.kind is RangeKind.RAM:
+                entry.buffer[start : start + length] = data[done : done + length]
+            done += length
+        if self.on_write is not None:
+            self.on_write(gpa, len(data))
+
+    def load(self, gpa: int, data: bytes | memoryview) -> None:
+        """Like `write`, but into ROM too: what the board does at power-on."""
+        done = 0
+        for entry, start, length in self._pieces(gpa, len(data)):
+            if entry is not None:
+                entry.buffer[start : start + length] = data[done : done + length]
+            done += length
+        if self.on_write is not None:
+            self.on_write(gpa, len(data))
+
+    def close(self) -> None:
+        """Give the buffers back; the memory cannot be used afterwards."""
+        self.ranges.clear()
+        self._backing.clear()
+
+    def _allocate(self, size: int) -> memoryview:
+        backing = mmap.mmap(-1, size)
+        self._backing.append(backing)
+        return memoryview(backing)
+
+    def _insert(self, new: MemoryRange) -> None:
+        for other in self.ranges:
+            if new.gpa < other.end and other.gpa < new.end:
+                raise ConfigError(
+                    f"{new.name} [{new.gpa:#x}, {new.end:#x}) overlaps {other.name} [{other.gpa:#x}, {other.end:#x})"
+                )
+        self.ranges.append(new)
+
+    def _pieces(self, gpa: int, size: int) -> Iterator[tuple[MemoryRange | None, int, int]]:
+        """Cut ``[gpa, gpa + size)`` at range borders: (range or None, offset in it, length)."""
+        end = gpa + size
+        while gpa < end:
+            entry = self.find(gpa)
+            if entry is not None:
+                length = min(end, entry.end) - gpa
+                yield entry, gpa - entry.gpa, length
+            else:
+                later = [other.gpa for other in self.ranges if other.gpa > gpa]
+                length = min([end, *later]) - gpa
+                yield None, 0, length
+            gpa += length

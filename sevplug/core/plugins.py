@@ -1,0 +1,186 @@
+"""Finding plug-ins, switching them on and off, and naming the one that fails.
+
+Built-in plug-ins come through the same entry-point group as anyone's.  Those of sevplug's own distribution are on unless
+``-P no:NAME`` leaves them out; another distribution's are on with ``-P NAME``.  What is off is not imported.  One manager
+belongs to one machine; there is no global one.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import Iterable
+from types import ModuleType
+
+import attrs
+import pluggy
+
+from sevplug.core import hookspecs
+from sevplug.core.errors import GuestFault, PluginError, SevplugError
+
+GROUP = "sevplug"
+OWN_DISTRIBUTION = "sevplug"
+
+
+@attrs.frozen
+class PluginInfo:
+    """An installed plug-in: its name, the module that holds it, and the distribution that brought it."""
+
+    name: str
+    module: str
+    distribution: str
+    version: str
+    entry_point: importlib.metadata.EntryPoint = attrs.field(repr=False, eq=False)
+
+    @property
+    def origin(self) -> str:
+        return f"{self.distribution} {self.version}"
+
+    @property
+    def on_by_default(self) -> bool:
+        return self.distribution == OWN_DISTRIBUTION
+
+
+@attrs.frozen
+class Selection:
+    """What the user said with ``-P NAME`` (added) and ``-P no:NAME`` (blocked)."""
+
+    added: frozenset[str] = frozenset()
+    blocked: frozenset[str] = frozenset()
+
+    @classmethod
+    def parse(cls, words: Iterable[str]) -> Selection:
+        """``-P`` words in order; the last one of a name wins.  `PluginError` for an empty name."""
+        wanted: dict[str, bool] = {}
+        for word in words:
+            name = word.removeprefix("no:")
+            if not name:
+                raise PluginError(f"-P {word}: expected the name of a plug-in, or no: and a name")
+            wanted[name] = name == word
+        return cls(
+            frozenset(name for name, on in wanted.items() if on),
+            frozenset(name for name, on in wanted.items() if not on),
+        )
+
+    def wants(self, info: PluginInfo) -> bool:
+        """Whether ``info`` is on."""
+        return info.name not in self.blocked and (info.on_by_default or info.name in self.added)
+
+
+def discover() -> list[PluginInfo]:
+    """Every installed plug-in, sorted by name, none imported."""
+    found = []
+    for entry_point in importlib.metadata.entry_points(group=GROUP):
+        dist = entry_point.dist
+        name, version = (dist.name, dist.version) if dist is not None else ("(no distribution)", "")
+        found.append(PluginInfo(entry_point.name, entry_point.module, name, version, entry_point))
+    return sorted(found, key=lambda info: (info.name, info.distribution))
+
+
+def select(installed: Iterable[PluginInfo], selection: Selection) -> list[PluginInfo]:
+    """The plug-ins that are on.  `PluginError` for a name nobody brings, or that two distributions bring."""
+    known: dict[str, list[PluginInfo]] = {}
+    for info in installed:
+        known.setdefault(info.name, []).append(info)
+    for name in sorted(selection.added | selection.blocked):
+        if name not in known:
+            flag = f"-P {name}" if name in selection.added else f"-P no:{name}"
+            raise PluginError(f"{flag}: no such plug-in is installed; there are {', '.join(sorted(known))}")
+    chosen = []
+    for name, infos in known.items():
+        wanted = [info for info in infos if selection.wants(info)]
+        if len(wanted) > 1 or (wanted and len(infos) > 1):
+            origins = " and ".join(info.origin for info in infos)
+            raise PluginError(
+                f"plug-in {name!r} is there twice, from {origins}: uninstall one, or leave both out with -P no:{name}"
+            )
+        chosen.extend(wanted)
+    return chosen
+
+
+class PluginManager(pluggy.PluginManager):
+    """pluggy's manager with sevplug's hooks, plus the knowledge of which distribution a plug-in came from."""
+
+    def __init__(self) -> None:
+        super().__init__(hookspecs.PROJECT)
+        self.add_hookspecs(hookspecs)
+        self.infos: dict[str, PluginInfo] = {}
+        self._modules: dict[str, str] = {}
+
+    def load(self, info: PluginInfo) -> None:
+        """Import and register one installed plug-in; `PluginError` names it when that fails."""
+        try:
+            plugin = info.entry_point.load()
+        except Exception as error:
+            raise PluginError(
+                f"plug-in {info.name!r} from {info.origin} cannot be imported "
+                f"({type(error).__name__}: {_one_line(error)}); leave it out with -P no:{info.name}"
+            ) from error
+        self.infos[info.name] = info
+        self.add(plugin, info.name, info.origin)
+
+    def add(self, plugin: object, name: str, origin: str = "this process") -> None:
+        """Register a plug-in object or module under ``name``; `PluginError` when its hooks do not fit."""
+        if self.has_plugin(name):
+            raise PluginError(f"plug-in {name!r} is there twice; the second comes from {origin}")
+        try:
+            self.register(plugin, name)
+        except (pluggy.PluginValidationError, ValueError, TypeError) as error:
+            raise PluginError(
+                f"plug-in {name!r} from {origin} does not fit this sevplug ({_one_line(error)}); "
+                f"leave it out with -P no:{name}"
+            ) from error
+        module = plugin.__name__ if isinstance(plugin, ModuleType) else type(plugin).__module__
+        self._modules[module] = name
+
+    def ready(self) -> None:
+        """All plug-ins are in: publish their hook specifications, and refuse hooks that nobody specified."""
+        try:
+            self.hook.add_hookspecs(manager=self)
+            self.check_pending()
+        except pluggy.PluginValidationError as error:
+            name = self.get_name(error.plugin) or "?"
+            raise PluginError(
+                f"plug-in {name!r} does not fit this sevplug ({_one_line(error)}); leave it out with -P no:{name}"
+            ) from error
+
+    @property
+    def names(self) -> list[str]:
+        """The names of the registered plug-ins, sorted."""
+        return sorted(name for name, plugin in self.list_name_plugin() if plugin is not None)
+
+    def blame(self, error: BaseException) -> PluginError | None:
+        """Name the plug-in whose code raised ``error``, as one line; None when no plug-in did.
+
+        What sevplug raises on purpose (`SevplugError`, `GuestFault`) says enough by itself and is left alone.
+        """
+        if isinstance(error, SevplugError | GuestFault):
+            return None
+        culprit = None
+        traceback = error.__traceback__
+        while traceback is not None:
+            module = traceback.tb_frame.f_globals.get("__name__", "")
+            culprit = self._modules.get(module, culprit)
+            traceback = traceback.tb_next
+        if culprit is None:
+            return None
+        info = self.infos.get(culprit)
+        origin = f" from {info.origin}" if info is not None else ""
+        blamed = PluginError(
+            f"plug-in {culprit!r}{origin} failed ({type(error).__name__}: {_one_line(error)}); "
+            f"leave it out with -P no:{culprit}"
+        )
+        blamed.__cause__ = error
+        return blamed
+
+
+def load_plugins(selection: Selection = Selection()) -> PluginManager:
+    """A manager with every installed plug-in that ``selection`` wants."""
+    manager = PluginManager()
+    for info in select(discover(), selection):
+        manager.load(info)
+    manager.ready()
+    return manager
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:300]

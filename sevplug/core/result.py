@@ -1,0 +1,52 @@
+"""How a run can end, and what is counted while it lasts."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import attrs
+
+SHUTDOWN: Final = "shutdown"
+RESET: Final = "reset"
+HALTED: Final = "halted"
+TIMEOUT: Final = "timeout"
+FAULT: Final = "fault"
+QUIT: Final = "quit"
+
+# result -> what it says of the guest
+RESULTS: Final = {
+    SHUTDOWN: "the guest switched itself off",
+    RESET: "the guest asked for a reset",
+    HALTED: "the guest halted with interrupts off, so that nothing can wake it",
+    TIMEOUT: "the time limit passed",
+    FAULT: "the guest cannot go on (a triple fault, or the engine gave up)",
+    QUIT: "whoever controls the machine ended it",
+}
+ORDERLY: Final = frozenset({SHUTDOWN, RESET, QUIT})
+
+
+@attrs.define
+class Counters:
+    """Events of one run.  ``fills`` (misses of the engine's translation cache) differs from run to run."""
+
+    fills: int = 0
+    faults: int = 0
+    cpuid: int = 0
+    rdmsr: int = 0
+    wrmsr: int = 0
+    io: int = 0
+    interrupts: int = 0
+
+
+@attrs.frozen
+class RunResult:
+    """The end of a run: ``result`` is a key of `RESULTS`, ``detail`` one line of why, ``seconds`` wall time."""
+
+    result: str
+    detail: str
+    seconds: float
+
+    @property
+    def orderly(self) -> bool:
+        """True when the guest (or whoever controls it) ended the run on purpose."""
+        return self.result in ORDERLY

@@ -1,0 +1,8 @@
+"""The guest owner's side of a launch: what to expect, whether it was measured, and how to send secrets.
+
+- `expect`: what the owner expects of a launch, and whether a measurement bears it out;
+- `seal`: reading secrets and sealing them for a guest whose measurement was verified;
+- `errors`: the one error of this package.
+
+The owner never needs the host: everything here is computed from the owner's own images and keys.
+"""

@@ -1,0 +1,44 @@
+"""Where tests find what is not in the repository: real images and real tools."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def guest_folders() -> list[Path]:
+    """Folders that may hold real images, in the order they are asked."""
+    named = os.environ.get("SEVPLUG_GUESTS")
+    found = [Path(named)] if named else []
+    return [*found, ROOT.parent / "shared" / "guests", ROOT / "guests"]
+
+
+def find_image(name: str) -> Path:
+    """The real image ``name``, or a skip that says how to get it."""
+    for folder in guest_folders():
+        if (folder / name).is_file():
+            return folder / name
+    pytest.skip(
+        f"{name} is missing: run scripts/fetch-guests, or set SEVPLUG_GUESTS to a folder that holds it"
+    )
+
+
+def find_tool(name: str, package: str) -> str:
+    """A real program's path, or a skip that names the Debian package it comes from."""
+    path = shutil.which(name)
+    if path is None:
+        pytest.skip(
+            f"{name} is missing: install the Debian package {package} (scripts/install-real-parts does)"
+        )
+    return path
+
+
+@pytest.fixture
+def ovmf_amdsev() -> Path:
+    """Debian's OVMF build for SEV with measured direct boot (package ovmf-amdsev)."""
+    return find_image("OVMF.amdsev.fd")
