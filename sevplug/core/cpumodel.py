@@ -1,7 +1,7 @@
 """CPU models by QEMU's names: what CPUID says beyond the features that the engine really has.
 
-A model is a signature and a name on top of the engine's own feature bits, never more features than those, since a guest that
-believes in an instruction the engine lacks drowns in #UD.
+A model is a signature and a name on top of the engine's own feature bits, never more features than those, since a
+guest that believes in an instruction the engine lacks drowns in #UD.
 """
 
 from __future__ import annotations

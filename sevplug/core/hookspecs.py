@@ -5,7 +5,8 @@ are called in order (last registered first) until one returns something other th
 outcomes: a value means handled, None means "not mine", and ``raise GuestFault(vector, code)`` puts an exception into
 the guest.  Only the core decides what happens when nobody handles.
 
-Hot and warm hooks are resolved once, when the machine is made (`sevplug.core.binding`); plug-ins are fixed from then on.
+Hot and warm hooks are resolved once, when the machine is made (`sevplug.core.binding`); plug-ins are fixed from then
+on.
 """
 
 from __future__ import annotations

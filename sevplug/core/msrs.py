@@ -1,7 +1,7 @@
 """Model-specific registers of the machine itself.
 
-Three kinds: those the engine keeps natively and nobody need trap; those that hardware of this family has and that read as a
-constant and ignore writes, as in KVM's and QEMU's tables; and all others, which take #GP as on hardware.
+Three kinds: those the engine keeps natively and nobody need trap; those that hardware of this family has and that
+read as a constant and ignore writes, as in KVM's and QEMU's tables; and all others, which take #GP as on hardware.
 """
 
 from __future__ import annotations

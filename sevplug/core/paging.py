@@ -1,8 +1,9 @@
 """The page walk: a function of memory, control registers and an address.
 
 AMD's APM, volume 2, chapter 5 is the specification: 32-bit, PAE and 4-level paging, pages of 4 KiB, 2/4 MiB and 1 GiB,
-accessed and dirty bits, write protection, no-execute, supervisor-mode checks, reserved bits.  An address from CR3 or from an
-entry may carry a bit that is none (a C-bit): `PageWalker` strips it by a mask, or asks a function, at each step.
+accessed and dirty bits, write protection, no-execute, supervisor-mode checks, reserved bits.  An address from CR3 or
+from an entry may carry a bit that is none (a C-bit): `PageWalker` strips it by a mask, or asks a function, at each
+step.
 
 The result is one int, because a walk happens a million times in a boot: the page's guest-physical address with bits of
 `sevplug.core.vcpu.PRIVATE` and the permissions below; a negative number is the complement of a page fault's error code.
@@ -226,6 +227,6 @@ def _error(access: int, cr4: int, efer: int, code: int) -> int:
         code |= PF_W
     if access & Access.USER:
         code |= PF_U
-    if access & Access.FETCH and (efer & EFER_NXE and cr4 & CR4_PAE or cr4 & CR4_SMEP):
+    if access & Access.FETCH and ((efer & EFER_NXE and cr4 & CR4_PAE) or cr4 & CR4_SMEP):
         code |= PF_I
     return code

@@ -1,8 +1,8 @@
 """Finding plug-ins, switching them on and off, and naming the one that fails.
 
-Built-in plug-ins come through the same entry-point group as anyone's.  Those of sevplug's own distribution are on unless
-``-P no:NAME`` leaves them out; another distribution's are on with ``-P NAME``.  What is off is not imported.  One manager
-belongs to one machine; there is no global one.
+Built-in plug-ins come through the same entry-point group as anyone's.  Those of sevplug's own distribution are on
+unless ``-P no:NAME`` leaves them out; another distribution's are on with ``-P NAME``.  What is off is not imported.
+One manager belongs to one machine; there is no global one.
 """
 
 from __future__ import annotations
@@ -107,9 +107,14 @@ class PluginManager(pluggy.PluginManager):
         self._modules: dict[str, str] = {}
 
     def load(self, info: PluginInfo) -> None:
-        """Import and register one installed plug-in; `PluginError` names it when that fails."""
+        """Import and register one installed plug-in; `PluginError` names it when that fails.
+
+        The entry point names a module, or a class that is made anew for each manager and so may keep state.
+        """
         try:
             plugin = info.entry_point.load()
+            if isinstance(plugin, type):
+                plugin = plugin()
         except Exception as error:
             raise PluginError(
                 f"plug-in {info.name!r} from {info.origin} cannot be imported "

@@ -1,7 +1,8 @@
 """The run loop around the CPU engine: one guest CPU, its callbacks, and how it is stopped.
 
-The engine is never stopped from another thread: that would run read-modify-write instructions twice.  A kick asks for the
-engine's own SMI, which it takes between two instructions and which is intercepted, so the callback runs at a clean place.
+The engine is never stopped from another thread: that would run read-modify-write instructions twice.  A kick asks
+for the engine's own SMI, which it takes between two instructions and which is intercepted, so the callback runs at a
+clean place.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import ctypes
 import threading
 import time
 from collections.abc import Callable, Iterator
-from ctypes import c_int, c_uint32, c_uint64, c_void_p
+from ctypes import c_int, c_uint64, c_void_p
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -64,6 +65,8 @@ class Engine:
         library.control(self._handle, library.CTL_CPU_MODEL, library.CPU_EPYC)
         library.control(self._handle, library.CTL_TLB_TYPE, library.TLB_VIRTUAL)
         self._state = at.CpuState(self._handle)
+        assert self._handle.value is not None
+        self._invalid_address = c_uint64.from_address(self._handle.value + at.UC_INVALID_ADDRESS)
         self.cpu = EngineCpu(self, self._state, self._handle)
         self._map_memory()
         self._fills = Fills(machine, self.cpu)
@@ -95,7 +98,8 @@ class Engine:
         base, device_read, device_write = area.base, area.read, area.write
 
         def read(_handle: int, offset: int, size: int, _user: int) -> int:
-            return self._guarded(lambda: device_read(base + offset, size), 0)
+            value: int = self._guarded(lambda: device_read(base + offset, size), 0)
+            return value
 
         def write(_handle: int, offset: int, size: int, value: int, _user: int) -> None:
             self._guarded(lambda: device_write(base + offset, size, value), None)
@@ -189,7 +193,7 @@ class Engine:
             self._machine.counters.faults += 1
             if vector == 14:
                 # The callback sees page-aligned addresses only; the engine remembers the whole one.
-                invalid = c_uint64.from_address(self._handle.value + at.UC_INVALID_ADDRESS).value  # type: ignore[operator]
+                invalid = self._invalid_address.value
                 self.cpu.set("cr2", invalid if invalid & ~0xFFF == page else page)
             self.delivery.exception(vector, error_code)
         elif code:

@@ -1,8 +1,8 @@
 """The engine's TLB-miss callback: a page walk, and what the engine may do with the page it finds.
 
-This is the hot path of the whole emulator.  The rules that are not in the page tables come from the engine (measured, see
-docs/engine.md): a translation that is executable makes every store through it slow, so a page is handed out executable
-only once it was ever fetched from, and from then on always.
+This is the hot path of the whole emulator.  The rules that are not in the page tables come from the engine
+(measured, see docs/engine.md): a translation that is executable makes every store through it slow, so a page is
+handed out executable only once it was ever fetched from, and from then on always.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ from sevplug.core.vcpu import Access
 if TYPE_CHECKING:
     from sevplug.core.machine import Machine
 
-# Where accesses to nothing go: a page of the engine's address space that no guest can name (guest-physical addresses are narrower).
+# Where accesses to nothing go: a page of the engine's address space that no guest can name (guest-physical addresses
+# are narrower).
 NOWHERE = 1 << 51
 _PAGE = 0x000F_FFFF_FFFF_F000
 
@@ -91,6 +92,9 @@ class Fills:
         self.count += 1
         user = self._d[at.HFLAGS // 4] & at.HF_CPL == 3
         access = 4 if kind == 18 else kind - 15  # MEM_FETCH, MEM_READ, MEM_WRITE -> Access
+        if self._d[at.HFLAGS // 4] & at.HF_LMA and (address + 0x8000_0000_0000) & 0xFFFF_0000_0000_0000:
+            self.fault = (13, 0, address)  # not canonical
+            return False
         found = self.walk(address, access | 16 if user else access)
         if found < 0:
             if user and kind != library.MEM_FETCH and self._is_system_table(address):

@@ -1,7 +1,7 @@
 """Instructions that a hypervisor would trap, and who answers them.
 
-The engine runs the guest in its own SVM guest mode (see docs/engine.md), so an intercepted instruction does not execute:
-the engine reports the exit code of the APM (volume 2, appendix C) with RIP at the instruction.
+The engine runs the guest in its own SVM guest mode (see docs/engine.md), so an intercepted instruction does not
+execute: the engine reports the exit code of the APM (volume 2, appendix C) with RIP at the instruction.
 """
 
 from __future__ import annotations
@@ -200,4 +200,4 @@ class Intercepts:
     def _native_read(self, index: int) -> int:
         message = _Msr(index, 0)
         library.check(library.load().uc_reg_read(self._handle, _REG_MSR, ctypes.byref(message)), "rdmsr")
-        return message.value
+        return int(message.value)

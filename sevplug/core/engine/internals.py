@@ -1,8 +1,8 @@
 """The one table of the engine's internals, and the checks that it fits the library at hand.
 
-The engine's API cannot write a segment's descriptor cache, ask for an interrupt window or trap an MSR.  Its CPU state is a
-plain structure, so it is read and written in place.  The offsets belong to one release (QEMU 5.0.1's ``CPUX86State`` as
-unicorn 2.1.4 builds it); `CpuState` refuses to work with anything that does not match.
+The engine's API cannot write a segment's descriptor cache, ask for an interrupt window or trap an MSR.  Its CPU
+state is a plain structure, so it is read and written in place.  The offsets belong to one release (QEMU 5.0.1's
+``CPUX86State`` as unicorn 2.1.4 builds it); `CpuState` refuses to work with anything that does not match.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from sevplug.core.errors import EngineError
 
 # In the engine's handle.
 UC_CPU = 0x1B8
-UC_INVALID_ADDRESS = 0
+UC_INVALID_ADDRESS = 0x588
 # In CPUState.
 CPU_SIZE = 0xB000
 CPU_INTERRUPT_REQUEST = 0x1C
@@ -76,8 +76,8 @@ _FRESH = (
 class CpuState:
     """The engine's CPU structures as writable views.
 
-    ``q`` and ``d`` are the CPU state as arrays of 64- and 32-bit numbers (index = byte offset / 8 or / 4); ``cpu`` is the
-    generic part as bytes.
+    ``q`` and ``d`` are the CPU state as arrays of 64- and 32-bit numbers (index = byte offset / 8 or / 4); ``cpu``
+    is the generic part as bytes.
     """
 
     def __init__(self, handle: c_void_p) -> None:

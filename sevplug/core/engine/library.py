@@ -1,7 +1,8 @@
 """The engine's C interface: unicorn's shared library, called directly.
 
-The Python binding adds a microsecond to each callback and copies what it passes; a boot makes a million callbacks.  So the
-few functions needed are declared here.  The library comes with the ``unicorn`` distribution, pinned in pyproject.toml.
+The Python binding adds a microsecond to each callback and copies what it passes; a boot makes a million callbacks.
+So the few functions needed are declared here.  The library comes with the ``unicorn`` distribution, pinned in
+pyproject.toml.
 """
 
 from __future__ import annotations

@@ -1,0 +1,341 @@
+"""The plug-in ``logging``: tells on the terminal, or in a file, what happens to a guest while it happens.
+
+It makes its lines from the ``notify`` events and nothing else, so that people and programs are told the same.  Event
+names in the log are those of `sevplug.core.events`; ``run.summary`` is added at the end.  Keys and secrets do not come
+here; should one slip into an event, its field is hidden by name, and what is no plain value is never shown.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable, Mapping, MutableMapping
+from typing import TYPE_CHECKING, Any, TextIO
+
+import attrs
+import click
+
+from sevplug.core import events
+from sevplug.core.errors import ConfigError
+from sevplug.core.hookspecs import hookimpl
+from sevplug.core.result import ORDERLY, RESULTS
+
+if TYPE_CHECKING:
+    from sevplug.core.machine import Machine
+
+NAME = "logging"
+SUMMARY = "run.summary"
+FORMATS = ("console", "json")
+# Numbers as in the standard library's logging, whose filter structlog follows.
+LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
+# A machine that was not made by the command line has none of our options, and a library should be quiet.
+_QUIET = "warning"
+
+HIDDEN = "<hidden>"
+_HIDDEN_NAMES = frozenset({"tik", "tek", "key", "keys", "secret", "secrets", "payload", "passphrase", "password"})
+
+Fields = MutableMapping[str, Any]
+
+
+# -- hooks -----------------------------------------------------------------------------------------------------------
+
+
+@hookimpl
+def add_options(command: click.Command) -> None:
+    """The log's format, place and threshold."""
+    command.params += [
+        click.Option(
+            ["--log-format"],
+            type=click.Choice(FORMATS),
+            default="console",
+            show_default=True,
+            help="Lines for people, or one JSON object a line.",
+        ),
+        click.Option(["--log-file"], metavar="F", help="Write the log to F instead of stderr."),
+        click.Option(
+            ["--log-level"],
+            type=click.Choice(tuple(LEVELS)),
+            default="info",
+            show_default=True,
+            help="Leave out what matters less than this.",
+        ),
+    ]
+
+
+@hookimpl
+def machine_init(machine: Machine) -> None:
+    """Open the log before anything is done; `ConfigError` when its file cannot be written."""
+    _journal(machine)
+
+
+@hookimpl
+def notify(machine: Machine, event: str, fields: Mapping[str, Any]) -> None:
+    """One log line for one event."""
+    _journal(machine).tell(_level(event, fields), event, plain_fields(fields))
+
+
+@hookimpl(trylast=True)
+def summary(machine: Machine, document: dict[str, Any]) -> None:
+    """Show the summary once every other plug-in has added its part."""
+    _journal(machine).tell("info", SUMMARY, plain_fields(document))
+
+
+@hookimpl
+def machine_close(machine: Machine) -> None:
+    """Close the log's file."""
+    journal = machine.private.pop(NAME, None)
+    if isinstance(journal, Journal):
+        journal.close()
+
+
+# -- from events to plain values -------------------------------------------------------------------------------------
+
+
+def plain_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """``fields`` as JSON values; a launch's ``context`` becomes what may be known of it, never its keys."""
+    found: dict[str, Any] = {}
+    for name, value in fields.items():
+        if name == "context":
+            found.update(_launch_fields(value))
+        else:
+            found[name] = _plain(value)
+    return found
+
+
+def _plain(value: object) -> Any:
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, Mapping):
+        return {str(name): _plain(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(inner) for inner in value]
+    # Bytes and objects may hold anything, also what their repr should not show.
+    return f"<{type(value).__name__}>"
+
+
+def _launch_fields(context: object) -> dict[str, Any]:
+    """The fields of a launch context that are known to be harmless, where it has them."""
+    found: dict[str, Any] = {}
+    policy = getattr(context, "policy", None)
+    if policy is not None:
+        found["policy"] = int(policy)
+    api = getattr(context, "api", None)
+    for name, attribute in (("api_major", "major"), ("api_minor", "minor"), ("build_id", "build")):
+        if hasattr(api, attribute):
+            found[name] = int(getattr(api, attribute))
+    handle = getattr(context, "handle", None)
+    if isinstance(handle, int):
+        found["handle"] = handle
+    return found
+
+
+def redact(_logger: object, _method: str, fields: Fields) -> Fields:
+    """A structlog processor: hide every field, at any depth, whose name says that it is a key or a secret."""
+    for name, value in fields.items():
+        fields[name] = _hide(name, value)
+    return fields
+
+
+def _hide(name: str, value: Any) -> Any:
+    if name.lower() in _HIDDEN_NAMES:
+        return HIDDEN
+    if isinstance(value, Mapping):
+        return {inner: _hide(str(inner), content) for inner, content in value.items()}
+    if isinstance(value, list | tuple):
+        return [_hide("", content) for content in value]
+    return value
+
+
+def _level(event: str, fields: Mapping[str, Any]) -> str:
+    if event == events.WARNING:
+        return "warning"
+    if event == events.RUN_END and fields.get("result") not in ORDERLY:
+        return "error"
+    return "debug" if event in (events.LAUNCH_FINISH, events.GUEST_SHUTDOWN) else "info"
+
+
+# -- the log itself --------------------------------------------------------------------------------------------------
+
+
+def _journal(machine: Machine) -> Journal:
+    """The log of ``machine``, opened at the first use: another plug-in's `machine_init` may warn before ours runs."""
+    journal = machine.private.get(NAME)
+    if not isinstance(journal, Journal):
+        options = machine.config.options
+        journal = Journal.open(
+            str(options.get("log_format") or "console"),
+            None if options.get("log_file") is None else str(options["log_file"]),
+            str(options.get("log_level") or _QUIET),
+        )
+        machine.private[NAME] = journal
+    return journal
+
+
+@attrs.frozen
+class Lines:
+    """What structlog hands finished lines to.  A terminal that has gone away is no reason to end a guest."""
+
+    stream: TextIO | None
+    forgiving: bool
+
+    def info(self, line: str) -> None:
+        """Write one line at once, so that it stands where it belongs among the guest's output."""
+        if self.stream is None:
+            return
+        try:
+            self.stream.write(line + "\n")
+            self.stream.flush()
+        except OSError:
+            if not self.forgiving:
+                raise
+
+    debug = warning = error = info
+
+
+@attrs.frozen
+class Journal:
+    """An open log of one machine."""
+
+    logger: Any
+    file: TextIO | None
+
+    @classmethod
+    def open(cls, form: str, path: str | None, level: str) -> Journal:
+        """A log in ``form`` to the file ``path``, or to stderr; `ConfigError` when the file cannot be opened."""
+        import structlog
+
+        file = None if path is None else _open(path)
+        stream = sys.stderr if file is None else file
+        processors: list[Any] = [redact, structlog.processors.add_log_level]
+        if form == "json":
+            processors.append(structlog.processors.TimeStamper(fmt="iso", utc=True, key="timestamp"))
+            processors.append(structlog.processors.JSONRenderer())
+        else:
+            processors.append(ConsoleLines(colours=stream is not None and _wants_colours(stream)))
+        logger = structlog.wrap_logger(
+            Lines(stream, forgiving=file is None),
+            processors=processors,
+            wrapper_class=structlog.make_filtering_bound_logger(LEVELS[level]),
+            context_class=dict,
+        )
+        return cls(logger, file)
+
+    def tell(self, level: str, event: str, fields: Mapping[str, Any]) -> None:
+        """One line, unless ``level`` is below the threshold."""
+        getattr(self.logger, level)(event, **fields)
+
+    def close(self) -> None:
+        """Close the file, if the log has one."""
+        if self.file is not None:
+            self.file.close()
+
+
+def _open(path: str) -> TextIO:
+    try:
+        return open(path, "w", encoding="utf-8")
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ConfigError(f"--log-file {path}: {reason}, expected a writable file") from None
+
+
+def _wants_colours(stream: TextIO) -> bool:
+    # https://no-color.org
+    return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+# -- lines for people ------------------------------------------------------------------------------------------------
+
+_BOLD, _DIM, _RED, _YELLOW, _GREEN, _PLAIN = "\x1b[1m", "\x1b[2m", "\x1b[31m", "\x1b[33m", "\x1b[32m", "\x1b[0m"
+_EVENT_WIDTH = 15
+
+
+class ConsoleLines:
+    """A structlog renderer: seconds since the log was opened, the event's name, and its fields in words."""
+
+    def __init__(self, *, colours: bool) -> None:
+        self._colours = colours
+        self._opened = time.monotonic()
+
+    def __call__(self, _logger: object, _method: str, fields: Fields) -> str:
+        event, level = str(fields.pop("event")), str(fields.pop("level"))
+        if event == SUMMARY:
+            return self._summary(fields)
+        words = _WORDS.get(event)
+        try:
+            text = _other(fields) if words is None else words(fields)
+        except (KeyError, TypeError, ValueError):
+            text = _other(fields)
+        elapsed = self._paint(_DIM, f"{time.monotonic() - self._opened:7.3f}")
+        colour = {"warning": _YELLOW, "error": _RED}.get(level, _BOLD)
+        return f"{elapsed}  {self._paint(colour, event.ljust(_EVENT_WIDTH))}  {_printable(text)}".rstrip()
+
+    def _summary(self, fields: Fields) -> str:
+        rows = _summary_rows(fields)
+        width = max(len(name) for name, _text in rows)
+        colour = _GREEN if fields.get("result") in ORDERLY else _RED
+        lines = [f"{self._paint(_DIM, name.ljust(width))}  {_printable(text)}" for name, text in rows]
+        lines[0] = f"{self._paint(_DIM, rows[0][0].ljust(width))}  {self._paint(colour, _printable(rows[0][1]))}"
+        return "\n".join(["", *lines])
+
+    def _paint(self, colour: str, text: str) -> str:
+        return f"{colour}{text}{_PLAIN}" if self._colours else text
+
+
+def _printable(text: str) -> str:
+    """``text`` without control characters, which could move a terminal's cursor over other lines."""
+    return "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)
+
+
+def _other(fields: Mapping[str, Any]) -> str:
+    return "  ".join(f"{name}={value}" for name, value in fields.items())
+
+
+def _size(count: int) -> str:
+    for shift, unit in ((30, "GiB"), (20, "MiB"), (10, "KiB")):
+        if count and count % (1 << shift) == 0:
+            return f"{count >> shift} {unit}"
+    return f"{count} bytes"
+
+
+def _api(fields: Mapping[str, Any]) -> str:
+    return f"API {fields['api_major']}.{fields['api_minor']} build {fields['build_id']}"
+
+
+_WORDS: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
+    events.MACHINE_BUILT: lambda f: f"{_size(f['memory'])}, {f['cpu']}, plug-ins {' '.join(f['plugins'])}",
+    events.LAUNCH_START: lambda f: f"policy {f['policy']:#x}, {_api(f)}",
+    events.LAUNCH_UPDATE: lambda f: f"measured {f['name']}: {_size(f['size'])} at {f['gpa']:#x}",
+    events.LAUNCH_MEASURE: lambda f: f"launch digest {f['digest']}",
+    events.LAUNCH_SECRET: lambda f: f"secret injected: {f['size']} bytes at {f['gpa']:#x}",
+    events.LAUNCH_FINISH: lambda f: f"state {f['state']}",
+    events.OWNER_VERIFIED: lambda f: f"measurement verified: the owner expected {f['digest']}",
+    events.RUN_RESUME: lambda _f: "the guest runs",
+    events.RUN_STOP: lambda _f: "the guest is stopped",
+    events.GUEST_RESET: lambda f: f"reset, asked for by the {'guest' if f['guest'] else 'host'} ({f['reason']})",
+    events.GUEST_SHUTDOWN: lambda f: f"shutdown, asked for by the {'guest' if f['guest'] else 'host'} ({f['reason']})",
+    events.RUN_END: lambda f: f"{f['result']} after {f['seconds']:.3f} s: {f.get('detail') or RESULTS[f['result']]}",
+    events.WARNING: lambda f: str(f["text"]),
+}
+
+
+def _summary_rows(document: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The summary as (name, text) rows: how it ended, then what each plug-in says, then the counters."""
+    rows = [("result", f"{document['result']}: {RESULTS.get(document['result'], document.get('detail', ''))}")]
+    for name, value in document.items():
+        if name in ("result", "detail", "counters", "plugins"):
+            continue
+        if isinstance(value, Mapping):
+            rows += [(f"{name} {inner.replace('_', ' ')}", _cell(inner, text)) for inner, text in value.items()]
+        else:
+            rows.append((name.replace("_", " "), _cell(name, value)))
+    counters = document.get("counters")
+    if isinstance(counters, Mapping):
+        rows.append(("counters", "  ".join(f"{name} {count}" for name, count in counters.items())))
+    return rows
+
+
+def _cell(name: str, value: object) -> str:
+    if name == "policy" and isinstance(value, int):
+        return f"{value:#x}"
+    return "-" if value is None else str(value)

@@ -1,0 +1,145 @@
+"""The plug-in ``sev``: a guest that sees AMD SEV.
+
+CPUID leaf 0x8000001F, MSR 0xC0010131, the C-bit in CR3 and page-table entries (AMD's APM, volume 2, section 15.34),
+and the launch as an ``-object sev-emulated`` describes it.  Nothing is encrypted and nobody is protected.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sevplug.core.errors import ConfigError, GuestFault, LaunchRefused
+from sevplug.core.hookspecs import hookimpl
+from sevplug.core.launch import Launch, LaunchRegion, LaunchRequest
+from sevplug.core.machine import Machine
+from sevplug.core.vcpu import PRIVATE, Access, CpuidRegisters
+from sevplug.plugins import sev_object
+from sevplug.plugins.firmware_images import guid_table
+from sevplug.plugins.sev_object import SevObject
+from sevplug.sevapi import policy
+from sevplug.sevapi.context import SevContext
+from sevplug.sevapi.errors import SevApiError
+from sevplug.sevapi.hash_table import hash_images, required_area
+from sevplug.sevapi.status import Status, fw_error_to_str
+from sevplug.sevapi.version import ApiVersion
+
+CPUID_LEAF = 0x8000001F
+CPUID_SEV = 1 << 1
+MSR_SEV_STATUS = 0xC0010131
+STATUS_SEV_ENABLED = 1 << 0
+# What the emulated firmware says of itself; the version that current EPYC firmware reports.
+API = ApiVersion(1, 55, 24)
+HANDLE = 1
+_GENERAL_PROTECTION = 13
+
+
+class SevPlugin:
+    """The hooks, with the object of the one machine they serve."""
+
+    def __init__(self) -> None:
+        self._use(SevObject())
+
+    def _use(self, chosen: SevObject) -> None:
+        self.object = chosen
+        self._mask = 1 << chosen.c_bit
+        self._leaf = CpuidRegisters(CPUID_SEV, chosen.c_bit | chosen.reduced_bits << 6, 0, 0)
+
+    @hookimpl
+    def machine_init(self, machine: Machine) -> None:
+        """Take the object that the machine option names; with neither, a guest with the defaults."""
+        objects = {spec.id: spec for spec in machine.take_objects(sev_object.TYPE)}
+        wanted = machine.take_option("memory-encryption", "confidential-guest-support")
+        if wanted is not None and wanted not in objects:
+            raise ConfigError(f"machine option memory-encryption={wanted}: no {sev_object.TYPE} object has that id")
+        if wanted is None and len(objects) > 1:
+            raise ConfigError(f"{len(objects)} {sev_object.TYPE} objects: say which one with memory-encryption=ID")
+        spec = objects[wanted] if wanted is not None else next(iter(objects.values()), None)
+        self._use(SevObject() if spec is None else sev_object.parse(spec))
+        if self.object.defaulted_keys:
+            names = " and ".join(self.object.defaulted_keys)
+            machine.warn(f"no {names} given: 16 zero bytes are used, which everybody knows")
+
+    # -- what the guest sees ---------------------------------------------------------------------------------------
+
+    @hookimpl
+    def cpuid(self, leaf: int) -> CpuidRegisters | None:
+        """Leaf 0x8000001F: SEV, the C-bit's position, and how many address bits it costs (APM 3, E.4.17)."""
+        return self._leaf if leaf == CPUID_LEAF else None
+
+    @hookimpl
+    def rdmsr(self, index: int) -> int | None:
+        """SEV_STATUS says that SEV is active (APM 2, section 15.34.10)."""
+        return STATUS_SEV_ENABLED if index == MSR_SEV_STATUS else None
+
+    @hookimpl
+    def wrmsr(self, index: int) -> bool | None:
+        """SEV_STATUS is read-only."""
+        if index == MSR_SEV_STATUS:
+            raise GuestFault(_GENERAL_PROTECTION, 0)
+        return None
+
+    @hookimpl
+    def translate(self, address: int, access: int) -> int:
+        """Strip the C-bit.
+
+        Page tables and instructions are private whatever it says (APM 2, section 15.34.5).
+        """
+        if address & self._mask or access & (Access.TABLE | Access.FETCH):
+            return address & ~self._mask | PRIVATE
+        return address
+
+    @hookimpl
+    def address_rule(self) -> int:
+        """The same as data."""
+        return self._mask
+
+    # -- the launch ------------------------------------------------------------------------------------------------
+
+    @hookimpl
+    def add_launch_regions(self, machine: Machine) -> None:
+        """The table of kernel hashes goes where the firmware says (QEMU: sev_add_kernel_loader_hashes)."""
+        boot = machine.config.boot
+        if boot.firmware is None:
+            return
+        try:
+            table = guid_table(boot.firmware)
+            if boot.kernel is None or not self.object.kernel_hashes:
+                return
+            area = required_area(table)
+        except SevApiError as error:
+            raise ConfigError(f"firmware {boot.firmware.path}: {error}") from None
+        hashes = hash_images(boot.kernel.data, boot.initrd.data if boot.initrd else b"", boot.cmdline or "")
+        machine.add_launch_region(LaunchRegion("kernel hashes", area.base, hashes.to_bytes()))
+
+    @hookimpl
+    def launch_start(self, request: LaunchRequest) -> SevContext:
+        """LAUNCH_START: what the firmware would check of the policy, and the context of everything that follows."""
+        if not request.regions:
+            raise ConfigError("a SEV guest needs firmware to launch: give one with --bios")
+        status = policy.check(self.object.policy, API)
+        if status != Status.SUCCESS:
+            raise LaunchRefused(
+                f"LAUNCH_START: policy {int(self.object.policy):#x} is refused by firmware API {API}: "
+                f"{fw_error_to_str(status)}",
+                int(status),
+            )
+        return SevContext(self.object.policy, API, HANDLE, self.object.keys, self.object.c_bit)
+
+    @hookimpl
+    def finish(self, machine: Machine, launch: Launch) -> None:
+        """LAUNCH_FINISH: say so where the measurement is missing, since no owner can then attest this guest."""
+        if launch.measurement is None and isinstance(launch.context, SevContext):
+            machine.warn("the guest starts without a launch measurement: the plug-in 'measurement' is off")
+
+    @hookimpl
+    def summary(self, machine: Machine, document: dict[str, Any]) -> None:
+        """Key ``sev``: the launch in the words of QMP's query-sev."""
+        launch = machine.launch
+        if isinstance(launch.context, SevContext):
+            document.setdefault("sev", {}).update(
+                policy=int(launch.context.policy),
+                state=launch.state.value,
+                api_major=API.major,
+                api_minor=API.minor,
+                build_id=API.build,
+            )

@@ -1,0 +1,90 @@
+"""``-object sev-emulated``: its properties, read and checked before a machine depends on them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import attrs
+
+from sevplug.core.config import ObjectSpec
+from sevplug.core.cpumodel import PHYSICAL_BITS
+from sevplug.core.errors import ConfigError
+from sevplug.sevapi.errors import SevApiError
+from sevplug.sevapi.keys import KEY_SIZE, TransportKeys, read_key
+from sevplug.sevapi.policy import Policy, PolicyBit
+
+TYPE = "sev-emulated"
+DEFAULT_POLICY = 0x1  # NODBG, as QEMU's sev-guest has it
+ZERO_KEY = bytes(KEY_SIZE)
+# The highest address bit of a page-table entry that is not an ignored or protection bit.
+_HIGHEST_C_BIT = 51
+
+
+@attrs.frozen
+class SevObject:
+    """The checked properties.
+
+    ``c_bit``: position of the C-bit in an address.  ``reduced_bits``: how many address bits memory encryption costs.
+    ``kernel_hashes``: whether the hashes of a directly booted kernel are launched too.
+    """
+
+    id: str = "sev0"
+    c_bit: int = _HIGHEST_C_BIT
+    reduced_bits: int = 1
+    policy: Policy = attrs.field(factory=lambda: Policy(DEFAULT_POLICY))
+    keys: TransportKeys = attrs.field(default=TransportKeys(tek=ZERO_KEY, tik=ZERO_KEY), repr=False)
+    kernel_hashes: bool = False
+    defaulted_keys: tuple[str, ...] = ("tik", "tek")
+
+
+def parse(spec: ObjectSpec) -> SevObject:
+    """Make sense of ``spec``; `ConfigError` names the property that does not fit and what was expected."""
+    properties = dict(spec.properties)
+    where = f"object {spec.type} (id={spec.id})"
+    c_bit = _number(properties, where, "cbitpos", PHYSICAL_BITS, _HIGHEST_C_BIT)
+    reduced = _number(properties, where, "reduced-phys-bits", 1, 63)
+    policy = Policy(_number(properties, where, "policy", 0, 0xFFFFFFFF, default=DEFAULT_POLICY))
+    if PolicyBit.ES in policy:
+        raise ConfigError(f"{where}: policy {int(policy):#x} asks for SEV-ES, which is not emulated")
+    hashes = _switch(properties, where, "kernel-hashes")
+    keys, defaulted = {}, []
+    for name in ("tik", "tek"):
+        path = properties.pop(name, None)
+        if path is None:
+            keys[name] = ZERO_KEY
+            defaulted.append(name)
+            continue
+        try:
+            keys[name] = read_key(path, name)
+        except SevApiError as error:
+            raise ConfigError(f"{where}: {error}") from None
+    for name in properties:
+        raise ConfigError(f"Property '{spec.type}.{name}' not found")
+    return SevObject(spec.id, c_bit, reduced, policy, TransportKeys(**keys), hashes, tuple(defaulted))
+
+
+def _number(
+    properties: dict[str, str], where: str, name: str, lowest: int, highest: int, default: int | None = None
+) -> int:
+    text = properties.pop(name, None)
+    expected = f"expected a number from {lowest} to {highest:#x}" if highest > 99 else f"expected {lowest} to {highest}"
+    if text is None:
+        if default is None:
+            raise ConfigError(f"{where}: property {name} is missing: {expected}")
+        return default
+    try:
+        value = int(text, 0)
+    except ValueError:
+        raise ConfigError(f"{where}: {name}={text}: {expected}") from None
+    if not lowest <= value <= highest:
+        inside = f" (bits below {lowest} belong to guest-physical addresses)" if name == "cbitpos" else ""
+        raise ConfigError(f"{where}: {name}={text}: {expected}{inside}")
+    return value
+
+
+def _switch(properties: dict[str, str], where: str, name: str) -> bool:
+    text = properties.pop(name, "off")
+    words: Mapping[str, bool] = {"on": True, "yes": True, "true": True, "off": False, "no": False, "false": False}
+    if text not in words:
+        raise ConfigError(f"{where}: {name}={text}: expected on or off")
+    return words[text]
