@@ -60,9 +60,7 @@ def make_group() -> click.Group:
         invoke_without_command=True,
         context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     )
-    @click.option(
-        "-P", "--plugin", "words", multiple=True, metavar="[no:]NAME", help="Switch a plug-in on, or off with no:."
-    )
+    @click.option("-P", "--plugin", "words", multiple=True, metavar="[no:]NAME", help="Switch a plug-in on or off.")
     @click.version_option(__version__, prog_name="sevplug")
     @click.pass_context
     def group(ctx: click.Context, words: tuple[str, ...]) -> None:

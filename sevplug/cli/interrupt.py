@@ -44,13 +44,15 @@ def ended_by_signals(machine: Machine) -> Iterator[Interrupted]:
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
 
+    def end() -> None:
+        machine.end(QUIT, f"interrupted by {signal.Signals(interrupted.number or 0).name}")
+
     def wait() -> None:
         while data := os.read(reading, 1):
             if data[0] not in _SIGNALS:
                 continue
             interrupted.number = data[0]
-            name = signal.Signals(data[0]).name
-            machine.control.submit(lambda: machine.end(QUIT, f"interrupted by {name}"))
+            machine.control.submit(end)
 
     waiter = threading.Thread(target=wait, name="sevplug-signals", daemon=True)
     previous = [signal.signal(number, _ignore) for number in _SIGNALS]

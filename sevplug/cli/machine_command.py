@@ -12,7 +12,6 @@ from sevplug.cli.selection import Plugins
 from sevplug.core.plugins import PluginManager
 
 
-
 class MachineCommand(click.Command):
     """A command whose plug-ins are loaded, and have added their options, before its arguments are parsed."""
 
@@ -46,15 +45,20 @@ def loaded_plugins(ctx: click.Context, words: Sequence[str]) -> PluginManager:
     return plugins.load()
 
 
+def words_option() -> click.Option:
+    """A fresh ``-P``."""
+    return click.Option(
+        ["-P", "--plugin", "words"],
+        multiple=True,
+        metavar="[no:]NAME",
+        help="Switch a plug-in on, or off with no:.  May be given again.",
+    )
+
+
 def common_options() -> list[click.Parameter]:
     """Fresh options that `run` and `qemu` share."""
     return [
-        click.Option(
-            ["-P", "--plugin", "words"],
-            multiple=True,
-            metavar="[no:]NAME",
-            help="Switch a plug-in on, or off with no:.  May be given again.",
-        ),
+        words_option(),
         click.Option(
             ["--timeout"],
             metavar="S",

@@ -122,9 +122,7 @@ def parse_size(option: str, text: str, default_suffix: str = "b") -> int:
             raise InvalidOperation
         size = Decimal(number) * (1 << shift)
     except InvalidOperation:
-        raise ConfigError(
-            f"{option} {text}: expected a size, such as 256M (suffixes b, k, M, G, T, P, E)"
-        ) from None
+        raise ConfigError(f"{option} {text}: expected a size, such as 256M (suffixes b, k, M, G, T, P, E)") from None
     if size >= 1 << 64:
         raise ConfigError(f"{option} {text}: expected a size below 2^64")
     return int(size)

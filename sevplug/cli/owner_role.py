@@ -43,8 +43,7 @@ def play_owner(machine: Machine, secrets: Mapping[UUID, bytes]) -> None:
     """
     if not can_play(machine):
         raise ConfigError(
-            "--secret: nothing to verify or nobody to take it, expected the plug-ins sev, measurement and "
-            "secret-injection to be on"
+            "--secret: this guest cannot take one, expected the plug-ins sev, measurement and secret-injection to be on"
         )
     context = machine.launch.context
     measurement = machine.launch.measurement
@@ -69,6 +68,4 @@ def _expect(config: MachineConfig, context: SevContext) -> Expectation:
     if boot.kernel is None or not any(spec.properties.get("kernel-hashes") == "on" for spec in config.objects):
         return expect_images(context.policy, context.api, boot.firmware.data)
     initrd = None if boot.initrd is None else boot.initrd.data
-    return expect_images(
-        context.policy, context.api, boot.firmware.data, boot.kernel.data, initrd, boot.cmdline
-    )
+    return expect_images(context.policy, context.api, boot.firmware.data, boot.kernel.data, initrd, boot.cmdline)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from typing import Any
+from uuid import UUID
 
+import attrs
 import click
 
 from sevplug.cli.machine_command import MachineCommand, common_options, loaded_plugins
 from sevplug.cli.qemu_options import QemuRequest, parse_qemu
 from sevplug.cli.session import Session, embedded_guest, load_images, run_session
-from sevplug.core.config import MachineConfig
+from sevplug.core.config import BootImages, MachineConfig
+from sevplug.core.errors import ConfigError
 
 HELP = """Run a guest with QEMU's own options.
 
@@ -19,8 +22,9 @@ HELP = """Run a guest with QEMU's own options.
   -object sev-emulated,id=ID,cbitpos=47,reduced-phys-bits=1,tik=FILE,tek=FILE
   -bios FILE  -drive if=pflash,format=raw,unit=0|1,readonly=on|off,file=FILE
   -kernel FILE  -initrd FILE  -append TEXT
-  -S  -qmp unix:PATH,server=on,wait=off  (or tcp:127.0.0.1:PORT)
-  -serial stdio|file:PATH|null|none  -nographic  -display none  -debugcon file:PATH
+  -S  -qmp unix:PATH,server=on[,wait=off]  (or tcp:127.0.0.1:PORT)
+  -serial stdio|file:PATH|null|none  -nographic  -display none  -debugcon stdio|file:PATH|null
+  -global isa-debugcon.iobase=0x402  (where the debug console always is)
   -nodefaults  -no-user-config  -no-reboot  -monitor none  -vga none  -parallel none  -net none  -nic none
 
 What else QEMU knows is refused by name.  Without memory-encryption the guest is a plain one, as in QEMU.
@@ -57,4 +61,50 @@ def _qemu(ctx: click.Context, /, **values: Any) -> int:
     assert isinstance(ctx.command, QemuCommand)
     plugins = loaded_plugins(ctx, values["words"])
     request: QemuRequest = ctx.meta[_REQUEST]
-    return None  # type: ignore
+    boot, secrets = _images(request)
+    config = MachineConfig(
+        boot=boot,
+        memory=request.memory,
+        objects=request.objects,
+        machine_options=request.machine,
+        options=_options(ctx.command.plugin_options(values), request),
+        serial=request.serial,
+        paused=request.paused,
+        reboot=request.reboot,
+    )
+    if request.cpu is not None:
+        config = attrs.evolve(config, cpu=request.cpu)
+    warnings = []
+    if request.flash_kept:
+        warnings.append(f"{request.flash[1]}: what the guest writes to its variables is not kept")
+    return run_session(Session(config, secrets, True, values["timeout"], values["summary"], tuple(warnings)), plugins)
+
+
+def _images(request: QemuRequest) -> tuple[BootImages, dict[UUID, bytes]]:
+    """The images of the request; the embedded guest takes the place of the firmware that QEMU brings itself."""
+    code = ("-bios", request.bios) if request.bios is not None else None
+    variables = None
+    if request.flash:
+        code = ("-drive if=pflash", request.flash[0])
+        variables = ("-drive if=pflash", request.flash[1]) if len(request.flash) > 1 else None
+    if code is None and request.kernel is None:
+        return embedded_guest()
+    kernel = None if request.kernel is None else ("-kernel", request.kernel)
+    initrd = None if request.initrd is None else ("-initrd", request.initrd)
+    return load_images(code, variables, kernel, initrd, request.append), {}
+
+
+def _options(values: dict[str, Any], request: QemuRequest) -> dict[str, Any]:
+    """The plug-ins' option values, with those that have a spelling of QEMU's own.
+
+    `ConfigError` where the plug-in that would honour one is off.
+    """
+    for name, value in (("qmp", request.qmp), ("debugcon", request.debugcon)):
+        if value is None:
+            continue
+        if name not in values:
+            raise ConfigError(f"-{name} {value}: no enabled plug-in takes this option")
+        values[name] = value
+    if request.name is not None:
+        values["name"] = request.name
+    return values

@@ -38,7 +38,10 @@ _OVMF_DEBUG_PORT = 0x402
 
 @attrs.frozen
 class QemuRequest:
-    """What a QEMU command line asked for, in sevplug's terms; ``memory`` in bytes, files by name, None where not said."""
+    """What a QEMU command line asked for, in sevplug's terms.
+
+    ``memory`` is in bytes, files are named as written, None is what was not said.
+    """
 
     cpu: str | None = None
     memory: int = MEMORY_DEFAULT
@@ -51,7 +54,7 @@ class QemuRequest:
     kernel: str | None = None
     initrd: str | None = None
     append: str | None = None
-    serial: str | None = None
+    serial: str = "stdio"
     paused: bool = False
     reboot: bool = True
     qmp: str | None = None
@@ -82,7 +85,6 @@ class _Builder:
     flash: dict[int, _Flash] = attrs.field(factory=dict)
     serial: str | None = None
     memory: int = MEMORY_DEFAULT
-    qmp_waits: bool = False
 
     def request(self) -> QemuRequest:
         """The whole, after the checks that need more than one option."""
@@ -94,11 +96,6 @@ class _Builder:
         for needs_kernel in ("append", "initrd"):
             if needs_kernel in self.values and "kernel" not in self.values:
                 raise ConfigError(f"-{needs_kernel} only allowed with -kernel option")
-        if self.qmp_waits and "S" not in self.flags:
-            raise ConfigError(
-                f"-qmp {self.values['qmp']}: waiting for a client before the guest runs is not supported, "
-                "expected wait=off, or -S"
-            )
         variables = self.flash.get(1)
         return QemuRequest(
             cpu=self.values.get("cpu"),
@@ -218,29 +215,24 @@ def _serial(builder: _Builder, option: str, value: str) -> None:
 
 
 def _qmp(builder: _Builder, option: str, value: str) -> None:
-    address, *settings = split_list(value)
-    server, wait = False, True
-    for field in settings:
-        if field.key == "server" and field.value is None:
-            server = True
-        elif field.key == "server":
-            server = parse_bool(option, "server", field.value or "")
-        elif field.key == "nowait" and field.value is None:
-            wait = False
-        elif field.key == "wait" and field.value is not None:
-            wait = parse_bool(option, "wait", field.value)
-        else:
-            raise ConfigError(f"{option} {value}: {field.key!r} is not supported, expected server=on,wait=off")
-    if address.value is not None:
-        address_text = f"{address.key}={address.value}"
-    else:
-        address_text = address.key
-    if not address_text.startswith(("unix:", "tcp:")):
-        raise ConfigError(f"{option} {value}: not supported, expected unix:PATH or tcp:HOST:PORT, and server=on,wait=off")
-    if not server:
+    # The plug-in reads the address and the rest; only what its own spelling takes for granted is checked here.
+    settings = {field.key: field.value or "on" for field in split_list(value)[1:]}
+    if not parse_bool(option, "server", settings.get("server", "off")):
         raise ConfigError(f"{option} {value}: connecting as a client is not supported, expected server=on,wait=off")
-    builder.values["qmp"] = address_text
-    builder.qmp_waits = wait
+    builder.values["qmp"] = value
+
+
+def _debugcon(builder: _Builder, option: str, value: str) -> None:
+    builder.values["debugcon"] = parse_serial(option, value)
+
+
+def _global(_builder: _Builder, option: str, value: str) -> None:
+    name, _equals, text = value.partition("=")
+    # The port that OVMF writes to, and where the board's debug console always is.
+    if name != "isa-debugcon.iobase":
+        raise ConfigError(f"{option} {value}: not supported; devices have no properties to set")
+    if text not in (f"{_OVMF_DEBUG_PORT:#x}", str(_OVMF_DEBUG_PORT)):
+        raise ConfigError(f"{option} {value}: not supported, expected {name}={_OVMF_DEBUG_PORT:#x}")
 
 
 def _smp(builder: _Builder, option: str, value: str) -> None:
@@ -279,6 +271,8 @@ _WITH_VALUE: dict[str, Handler] = {
     "append": _keep("append"),
     "serial": _serial,
     "qmp": _qmp,
+    "debugcon": _debugcon,
+    "global": _global,
     "smp": _smp,
     "name": _name,
     **dict.fromkeys(_ONLY_NONE, _only_none),
@@ -288,7 +282,6 @@ _HELP = frozenset({"h", "help"})
 _REASONS = {
     "enable-kvm": "not supported; the guest is emulated, expected -accel tcg",
     "device": "not supported; the board's devices are fixed",
-    "global": "not supported; devices have no properties to set",
 }
 
 

@@ -131,5 +131,3 @@ def _machine_options(texts: tuple[str, ...], objects: tuple[ObjectSpec, ...]) ->
         found[REFERENCES[0]] = confidential[0].id
     check_references("--object", "--machine", objects, found)
     return found
-
-

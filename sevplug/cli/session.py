@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 from uuid import UUID
 
 import attrs
@@ -14,6 +16,9 @@ from sevplug.core.config import BootImages, Image, MachineConfig
 from sevplug.core.errors import ConfigError
 from sevplug.core.plugins import PluginManager
 from sevplug.core.result import RESULTS, TIMEOUT
+
+if TYPE_CHECKING:
+    from sevplug.core.machine import Machine
 
 TIMED_OUT = 3
 # QEMU's limit for the flash of a PC; what goes over RAM is refused when it is placed.
@@ -81,7 +86,12 @@ def run_session(session: Session, plugins: PluginManager) -> int:
         raise ConfigError("-S: without a QMP server nothing could ever let the guest run, expected --qmp too")
     with contextlib.ExitStack() as stack:
         summary = None if session.summary is None else stack.enter_context(SummaryFile(session.summary))
-        machine = stack.enter_context(Machine(session.config, plugins))
+        try:
+            machine = stack.enter_context(Machine(session.config, plugins))
+        except OSError as error:
+            if error.errno != errno.ENOMEM:
+                raise
+            raise ConfigError(f"-m: the host has no {session.config.memory} bytes of memory for the guest") from None
         for text in session.warnings:
             machine.warn(text)
         if session.secrets:
@@ -103,6 +113,7 @@ def _own(machine: Machine, session: Session) -> None:
     from sevplug.cli.owner_role import can_play, play_owner
 
     if session.optional_secrets and not can_play(machine):
-        machine.warn("no secret is injected: this guest is not launched, or nobody takes secrets for it")
+        if machine.launch.context is not None:
+            machine.warn("no secret is injected: the plug-ins measurement and secret-injection are not both on")
         return
     play_owner(machine, session.secrets)

@@ -42,7 +42,8 @@ class PageWalker:
     ``read64``/``write64`` and ``read32``/``write32`` access little-endian entries at a guest-physical address.
     ``physical_bits`` is the width of an address without a C-bit; bits above it are reserved.  ``mask`` is the bit that
     marks private addresses (0: none); ``translate`` replaces it where a plug-in wants to see each address:
-    ``translate(address, access) -> gpa | PRIVATE``.
+    ``translate(address, access) -> gpa | PRIVATE``.  ``ram``, memory from address 0 on as 64-bit numbers, spares the
+    commonest reads their call.
     """
 
     def __init__(
@@ -54,11 +55,14 @@ class PageWalker:
         physical_bits: int,
         mask: int = 0,
         translate: Callable[[int, int], int] | None = None,
+        ram: memoryview | None = None,
     ) -> None:
         self._read64, self._write64 = read64, write64
         self._read32, self._write32 = read32, write32
         self._mask = mask
         self._translate = translate
+        self._ram = memoryview(b"").cast("Q") if ram is None else ram
+        self._ram_size = self._ram.nbytes
         self._reserved = _ADDRESS & ~((1 << physical_bits) - 1) & ~mask
 
     def walk(self, address: int, access: int, cr0: int, cr3: int, cr4: int, efer: int, ac: bool = False) -> int:
@@ -67,7 +71,10 @@ class PageWalker:
         ``ac`` is RFLAGS.AC.  Returns page address | permissions | PRIVATE, or ~error_code of the #PF to raise.
         """
         if not cr0 & CR0_PG:
-            return self._final(address & 0xFFFFF000, READABLE | WRITABLE | EXECUTABLE, access)
+            page = address & 0xFFFFF000
+            if self._translate is not None:
+                page = self._translate(page, access)
+            return page | READABLE | WRITABLE | EXECUTABLE
         if efer & EFER_LMA:
             return self._walk_long(address, access, cr0, cr3, cr4, efer, ac)
         if cr4 & CR4_PAE:
@@ -80,14 +87,8 @@ class PageWalker:
             return self._translate(entry & _ADDRESS, access) & ~PRIVATE
         return entry & _ADDRESS & ~self._mask
 
-    def _final(self, page: int, permissions: int, access: int) -> int:
-        if self._translate is not None:
-            return self._translate(page, access) | permissions
-        mask = self._mask
-        return (page & ~mask) | permissions | (PRIVATE if page & mask else 0)
-
     def _walk_long(self, address: int, access: int, cr0: int, cr3: int, cr4: int, efer: int, ac: bool) -> int:
-        read, write, mask, translate = self._read64, self._write64, self._mask, self._translate
+        ram, ram_size, mask, translate = self._ram, self._ram_size, self._mask, self._translate
         reserved = self._reserved if efer & EFER_NXE else self._reserved | NX
         keep = _ADDRESS & ~mask
         rights = RW | US
@@ -97,27 +98,27 @@ class PageWalker:
         while True:
             table = entry & keep if translate is None else self._table(entry, _TABLE_READ)
             where = table | (address >> (shift - 3) & 0xFF8)
-            entry = read(where)
+            entry = ram[where >> 3] if where < ram_size else self._read64(where)
             if not entry & P:
                 return ~_error(access, cr4, efer, 0)
             if entry & reserved:
                 return ~_error(access, cr4, efer, PF_P | PF_RSVD)
             rights &= entry
             no_execute |= entry & NX
-            if shift == 12 or entry & PS:
+            if shift == 12:
+                page = entry & _ADDRESS
+                break
+            if entry & PS:
+                low = (1 << shift) - 1
+                if shift == 39 or entry & _ADDRESS & low & ~0x1000:
+                    # PS in the top level, or address bits below the size of a large page (bit 12 there is PAT).
+                    return ~_error(access, cr4, efer, PF_P | PF_RSVD)
+                page = (entry & _ADDRESS & ~low) | (address & low & ~0xFFF)
                 break
             if not entry & A:
-                write(where, entry | A)
+                self._write64(where, entry | A)
             shift -= 9
-        if shift == 39 or (shift > 12 and entry & _ADDRESS & ((1 << shift) - 1) & ~0x1000):
-            # PS in the top level, or address bits below the size of a large page (bit 12 there is PAT).
-            return ~_error(access, cr4, efer, PF_P | PF_RSVD)
-        if shift == 12:
-            page = entry & _ADDRESS
-        else:
-            low = (1 << shift) - 1
-            page = (entry & _ADDRESS & ~low) | (address & low & ~0xFFF)
-        return self._leaf(write, where, entry, page, access, rights, no_execute, cr0, cr4, efer, ac)
+        return self._leaf(self._write64, where, entry, page, access, rights, no_execute, cr0, cr4, efer, ac)
 
     def _walk_pae(self, address: int, access: int, cr0: int, cr3: int, cr4: int, efer: int, ac: bool) -> int:
         read, write = self._read64, self._write64
@@ -187,7 +188,10 @@ class PageWalker:
         ac: bool,
     ) -> int:
         """The end of a walk: permissions, accessed and dirty bits, and the page's own translation."""
-        permissions = _permissions(access, rights, no_execute, cr0, cr4, ac)
+        permissions = _PERMISSIONS[
+            rights | (access & 16) >> 1 | no_execute >> 59 | (cr0 & CR0_WP) >> 11 | (cr4 & CR4_SMEP) >> 14
+            | (0 if ac else (cr4 & CR4_SMAP) >> 14)
+        ]  # fmt: skip
         if not permissions & _NEEDED[access & 7]:
             return ~_error(access, cr4, efer, PF_P)
         wanted = entry | (A | D if access & Access.WRITE else A)
@@ -196,29 +200,40 @@ class PageWalker:
         if not wanted & D:
             # A later store has to come back here to set the dirty bit.
             permissions &= ~WRITABLE
-        return self._final(page, permissions, access)
+        if self._translate is not None:
+            return self._translate(page, access) | permissions
+        mask = self._mask
+        if page & mask:
+            return page ^ mask | permissions | PRIVATE
+        return page | permissions
 
 
 # The permission that a kind of access needs, by Access & 7.
 _NEEDED = (0, READABLE, WRITABLE, 0, EXECUTABLE, 0, 0, 0)
 
 
-def _permissions(access: int, rights: int, no_execute: int, cr0: int, cr4: int, ac: bool) -> int:
-    """What the privilege of ``access`` may do with a page of combined ``rights`` (RW, US)."""
-    if access & 16:
-        if not rights & US:
+def _permissions(key: int) -> int:
+    """What an access may do with a page, by the bits that decide it.
+
+    ``key``: RW and US of all levels together, 8 user access, 16 no-execute, 32 CR0.WP, 64 SMEP, 128 SMAP in force.
+    """
+    if key & 8:
+        if not key & US:
             return 0
-        permissions = READABLE | WRITABLE | EXECUTABLE if rights & RW else READABLE | EXECUTABLE
+        permissions = READABLE | WRITABLE | EXECUTABLE if key & RW else READABLE | EXECUTABLE
     else:
         permissions = READABLE | EXECUTABLE
-        if rights & RW or not cr0 & CR0_WP:
+        if key & RW or not key & 32:
             permissions |= WRITABLE
-        if rights & US:
-            if cr4 & CR4_SMEP:
+        if key & US:
+            if key & 64:
                 permissions &= ~EXECUTABLE
-            if cr4 & CR4_SMAP and not ac:
+            if key & 128:
                 permissions &= EXECUTABLE
-    return permissions & ~EXECUTABLE if no_execute else permissions
+    return permissions & ~EXECUTABLE if key & 16 else permissions
+
+
+_PERMISSIONS = tuple(_permissions(key) for key in range(256))
 
 
 def _error(access: int, cr4: int, efer: int, code: int) -> int:

@@ -309,7 +309,7 @@ _WORDS: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
     events.LAUNCH_MEASURE: lambda f: f"launch digest {f['digest']}",
     events.LAUNCH_SECRET: lambda f: f"secret injected: {f['size']} bytes at {f['gpa']:#x}",
     events.LAUNCH_FINISH: lambda f: f"state {f['state']}",
-    events.OWNER_VERIFIED: lambda f: f"measurement verified: the owner expected {f['digest']}",
+    events.OWNER_VERIFIED: lambda _f: "measurement verified: it is that of the owner's own images",
     events.RUN_RESUME: lambda _f: "the guest runs",
     events.RUN_STOP: lambda _f: "the guest is stopped",
     events.GUEST_RESET: lambda f: f"reset, asked for by the {'guest' if f['guest'] else 'host'} ({f['reason']})",
@@ -321,18 +321,30 @@ _WORDS: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
 
 def _summary_rows(document: Mapping[str, Any]) -> list[tuple[str, str]]:
     """The summary as (name, text) rows: how it ended, then what each plug-in says, then the counters."""
-    rows = [("result", f"{document['result']}: {RESULTS.get(document['result'], document.get('detail', ''))}")]
+    result = str(document["result"])
+    rows = [("result", f"{result}: {document.get('detail') or RESULTS.get(result, '')}")]
     for name, value in document.items():
         if name in ("result", "detail", "counters", "plugins"):
             continue
         if isinstance(value, Mapping):
-            rows += [(f"{name} {inner.replace('_', ' ')}", _cell(inner, text)) for inner, text in value.items()]
+            rows += [
+                (f"{name} {inner.replace('_', ' ')}", _cell(inner, text)) for inner, text in _folded(value).items()
+            ]
         else:
             rows.append((name.replace("_", " "), _cell(name, value)))
     counters = document.get("counters")
     if isinstance(counters, Mapping):
         rows.append(("counters", "  ".join(f"{name} {count}" for name, count in counters.items())))
     return rows
+
+
+def _folded(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """``fields`` with the three parts of an API version as one."""
+    parts = ("api_major", "api_minor", "build_id")
+    if not all(part in fields for part in parts):
+        return dict(fields)
+    others = {name: value for name, value in fields.items() if name not in parts}
+    return {**others, "api": _api(fields).removeprefix("API ")}
 
 
 def _cell(name: str, value: object) -> str:

@@ -75,7 +75,7 @@ class Fills:
             else:
                 memory.write(gpa, value.to_bytes(4, "little"))
 
-        self._walker = PageWalker(read64, write64, read32, write32, physical_bits, mask, translate)
+        self._walker = PageWalker(read64, write64, read32, write32, physical_bits, mask, translate, low64)
 
     def unbind(self) -> None:
         """Let go of the memory's buffers."""

@@ -59,17 +59,17 @@ class JsonStream:
         return found
 
     def _measure(self, token: Token) -> None:
+        kind = token.kind
         self._count += 1
         self._size += len(token.text)
-        match token.kind:
-            case Kind.LEFT_BRACE:
-                self._braces += 1
-            case Kind.RIGHT_BRACE:
-                self._braces = max(0, self._braces - 1)
-            case Kind.LEFT_BRACKET:
-                self._brackets += 1
-            case Kind.RIGHT_BRACKET:
-                self._brackets = max(0, self._brackets - 1)
+        if kind is Kind.LEFT_BRACE:
+            self._braces += 1
+        elif kind is Kind.LEFT_BRACKET:
+            self._brackets += 1
+        elif kind is Kind.RIGHT_BRACE and self._braces:
+            self._braces -= 1
+        elif kind is Kind.RIGHT_BRACKET and self._brackets:
+            self._brackets -= 1
 
     def _check_limits(self) -> None:
         if self._size > self._limits.token_size:

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import enum
 import re
-
-import attrs
+from typing import NamedTuple
 
 
 class Kind(enum.IntEnum):
@@ -29,19 +28,25 @@ class Kind(enum.IntEnum):
     OVERSIZED = 42
 
 
-@attrs.frozen
-class Token:
-    """``text`` as it stood in the stream; ``line`` and ``column`` count from 1 (QEMU's columns, see `Lexer`)."""
+class Token(NamedTuple):
+    """``text`` as it stood in the stream; ``line`` and ``column`` count from 1 (QEMU's columns, see `Lexer`).
+
+    A tuple, since millions of them may come: making one costs a third of what an attrs value does.
+    """
 
     kind: Kind
-    text: bytes = attrs.field(repr=lambda text: f"<{len(text)} bytes>")
+    text: bytes
     line: int
     column: int
+
+    def __repr__(self) -> str:
+        return f"Token({self.kind.name}, <{len(self.text)} bytes>, {self.line}, {self.column})"
 
 
 _RECOVERY, _DQ, _DQ_ESCAPE, _SQ, _SQ_ESCAPE, _ZERO, _EXP_DIGITS, _EXP_SIGN, _EXP_E = range(1, 10)
 _MANTISSA, _MANTISSA_DIGITS, _DIGITS, _SIGN, _KEYWORD, _START = range(10, 16)
-_FIRST_TOKEN = Kind.LEFT_BRACE
+_FIRST_TOKEN = int(Kind.LEFT_BRACE)
+_KINDS = {int(kind): kind for kind in Kind}
 # Or-ed to a next state: the byte is looked at again in that state.
 _AGAIN = 0x80
 
@@ -52,10 +57,10 @@ _STRUCTURE = b"[]{}:,"
 
 def _row(*cells: tuple[bytes | tuple[int, int], int], default: int = Kind.ERROR) -> list[int]:
     """A state's 256 next states; a cell's bytes are listed, or a range with both ends in it.  Later cells win."""
-    row = [default] * 256
+    row = [int(default)] * 256
     for where, following in cells:
         for byte in where if isinstance(where, bytes) else range(where[0], where[1] + 1):
-            row[byte] = following
+            row[byte] = int(following)
     return row
 
 
@@ -170,9 +175,9 @@ class Lexer:
             if not again:
                 self._token.append(byte)
             if following >= _FIRST_TOKEN:
-                self._emit(Kind(following), tokens)
+                self._emit(_KINDS[following], tokens)
                 following = _START
-            elif following == Kind.ERROR:
+            elif not following:
                 self._emit(Kind.ERROR, tokens)
                 following = _RECOVERY
             if following in (_START, _RECOVERY):

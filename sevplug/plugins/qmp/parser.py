@@ -179,7 +179,7 @@ def _string(token: Token) -> str:
 
 
 def _unicode_escape(token: Token, start: int) -> tuple[str, int]:
-    r"""The character of the ``\uXXXX`` at ``start`` of the token's text (two of them for a surrogate pair), and its end."""
+    r"""The character of the ``\uXXXX`` (or pair of them) at ``start`` of the token's text, and where it ends."""
     text = token.text
     first = _HEX.match(text, start + 2)
     codepoint, end = int(first[0], 16) if first else -1, start + 6

@@ -31,7 +31,7 @@ def decode(data: bytes) -> str:
     except UnicodeDecodeError:
         # C0 never is a continuation byte, so these two bytes are a sequence of their own wherever they stand.
         text = data.replace(b"\xc0\x80", b"\0").decode()
-    if _NONCHARACTER.search(text):
+    if not text.isascii() and _NONCHARACTER.search(text):
         raise ValueError("noncharacter")
     return text
 

@@ -1,0 +1,189 @@
+"""The firmware configuration device (QEMU's docs/specs/fw_cfg.rst and hw/nvram/fw_cfg.c).
+
+Selector at 0x510, data at 0x511, DMA at 0x514..0x51B (big-endian).  DMA reads and writes guest memory as the world
+outside the CPU sees it.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import TYPE_CHECKING
+
+import attrs
+
+from sevplug.board import fw_cfg_keys as key
+from sevplug.board.linux_items import linux_items
+from sevplug.core.bus import Device
+from sevplug.core.errors import ConfigError
+from sevplug.core.memory import HIGH_RAM_BASE, GuestMemory
+
+if TYPE_CHECKING:
+    from sevplug.core.machine import Machine
+
+SELECTOR, DATA, DMA = 0x510, 0x511, 0x514
+_DMA_SIGNATURE = b"QEMU CFG"
+_ID_TRADITIONAL, _ID_DMA = 1, 2
+_ERROR, _READ, _SKIP, _SELECT, _WRITE = 1, 2, 4, 8, 16
+_NAME_SIZE = 56
+_E820_RAM = 1
+# Sleep states: bit 7 says supported, the rest is the SLP_TYP value; S5 is 0, and neither S3 nor S4 is there.
+_SYSTEM_STATES = bytes([0x80, 0x00, 0x00, 0x01, 0x02, 0x80])
+
+
+@attrs.define(eq=False)
+class _Item:
+    data: bytes | bytearray = attrs.field(repr=lambda data: f"<{len(data)} bytes>")
+    writable: bool = False
+
+
+_NO_ITEM = _Item(b"")
+
+
+class FwCfg(Device):
+    """The device; ``machine.private["fw_cfg"]``.  `add_item` and `add_file` extend it until the guest runs."""
+
+    name = "fw_cfg"
+
+    def __init__(self) -> None:
+        self._items: dict[int, _Item] = {}
+        self._files: dict[str, int] = {}
+        self._data: bytes | bytearray = b""
+        self._offset = 0
+        self._item = _NO_ITEM
+        self._dma_high = 0
+
+    def attach(self, machine: Machine) -> None:
+        self._memory: GuestMemory = machine.memory
+        one = (1).to_bytes(2, "little")
+        self.add_item(key.SIGNATURE, b"QEMU")
+        self.add_item(key.ID, (_ID_TRADITIONAL | _ID_DMA).to_bytes(4, "little"))
+        self.add_item(key.UUID, bytes(16))
+        self.add_item(key.RAM_SIZE, machine.memory.ram_size.to_bytes(8, "little"))
+        self.add_item(key.NOGRAPHIC, bytes(2))
+        self.add_item(key.NB_CPUS, one)
+        self.add_item(key.MAX_CPUS, one)
+        self.add_item(key.BOOT_MENU, bytes(2))
+        self.add_item(key.IRQ0_OVERRIDE, (1).to_bytes(4, "little"))
+        for number, data in linux_items(machine.config.boot, machine.memory.low_ram_size).items():
+            self.add_item(number, data)
+        self.add_file("etc/e820", _e820(machine.memory))
+        self.add_file("etc/system-states", _SYSTEM_STATES)
+        bus = machine.bus
+        bus.claim_ports(SELECTOR, 1, self._read_selector, self._write_selector, self.name)
+        bus.claim_ports(DATA, 1, self._read_data, None, self.name)
+        bus.claim_ports(DMA, 8, self._read_dma, self._write_dma, self.name)
+        machine.private["fw_cfg"] = self
+
+    def reset(self) -> None:
+        self._select(0)
+        self._dma_high = 0
+
+    def add_item(self, number: int, data: bytes, *, writable: bool = False) -> None:
+        """Put ``data`` behind selector ``number`` (0..0x3FFF, or with `ARCH_LOCAL`), in place of what was there."""
+        self._items[number & ~key.WRITE_CHANNEL] = _Item(bytearray(data) if writable else bytes(data), writable)
+
+    def add_file(self, name: str, data: bytes, *, writable: bool = False) -> None:
+        """Put ``data`` into the directory as ``name`` (up to 55 bytes), in place of a file of that name.
+
+        `ConfigError` for a name that is empty or too long.
+        """
+        if not name or len(name.encode()) >= _NAME_SIZE:
+            raise ConfigError(f"fw_cfg file name {name!r}: expected 1 to {_NAME_SIZE - 1} bytes")
+        number = self._files.setdefault(name, key.FILE_FIRST + len(self._files))
+        self.add_item(number, data, writable=writable)
+        entries = [
+            struct.pack(f">IHH{_NAME_SIZE}s", len(self._items[select].data), select, 0, entry.encode())
+            for entry, select in sorted(self._files.items())
+        ]
+        self.add_item(key.FILE_DIR, len(entries).to_bytes(4, "big") + b"".join(entries))
+
+    def item(self, number: int) -> bytes | None:
+        """The bytes behind selector ``number`` now, or None."""
+        found = self._items.get(number)
+        return None if found is None else bytes(found.data)
+
+    def file(self, name: str) -> bytes | None:
+        """The bytes of file ``name`` now, or None."""
+        return self.item(self._files[name]) if name in self._files else None
+
+    # -- the traditional interface -----------------------------------------------------------------------------------
+
+    def _select(self, number: int) -> None:
+        self._item = self._items.get(number & ~key.WRITE_CHANNEL, _NO_ITEM)
+        self._data = self._item.data
+        self._offset = 0
+
+    def _read_selector(self, _port: int, size: int) -> int:
+        return 0 if size <= 2 else 0xFFFF_FFFF
+
+    def _write_selector(self, _port: int, size: int, value: int) -> None:
+        if size == 2:
+            self._select(value)
+
+    def _read_data(self, _port: int, size: int) -> int:
+        offset = self._offset
+        if offset >= len(self._data):
+            return 0
+        self._offset = offset + size
+        return self._data[offset] if size == 1 else int.from_bytes(self._data[offset : offset + size], "little")
+
+    # -- DMA ---------------------------------------------------------------------------------------------------------
+
+    def _read_dma(self, port: int, size: int) -> int:
+        offset = port - DMA
+        return int.from_bytes(_DMA_SIGNATURE[offset : offset + size], "little")
+
+    def _write_dma(self, port: int, size: int, value: int) -> None:
+        if size != 4:
+            return
+        half = int.from_bytes(value.to_bytes(4, "little"), "big")
+        if port == DMA:
+            self._dma_high = half
+        elif port == DMA + 4:
+            address, self._dma_high = self._dma_high << 32 | half, 0
+            self._transfer(address)
+
+    def _transfer(self, descriptor: int) -> None:
+        """Carry out the FWCfgDmaAccess at guest-physical ``descriptor``: u32 control, u32 length, u64 address."""
+        memory = self._memory
+        if not memory.holds(descriptor, 16):
+            memory.write(descriptor, _ERROR.to_bytes(4, "big"))
+            return
+        control, length, address = struct.unpack(">IIQ", memory.read(descriptor, 16))
+        if control & _SELECT:
+            self._select(control >> 16)
+        good = True
+        if control & _READ:
+            good = self._dma_read(address, length)
+        elif control & _WRITE:
+            good = self._dma_write(address, length)
+        elif control & _SKIP:
+            self._offset = min(self._offset + length, len(self._data))
+        memory.write(descriptor, (0 if good else _ERROR).to_bytes(4, "big"))
+
+    def _dma_read(self, address: int, length: int) -> bool:
+        memory = self._memory
+        if not memory.holds(address, length):
+            return False
+        chunk = memoryview(self._data)[self._offset : self._offset + length]
+        memory.write(address, chunk)
+        self._offset += len(chunk)
+        if len(chunk) < length:
+            memory.write(address + len(chunk), bytes(length - len(chunk)))
+        return True
+
+    def _dma_write(self, address: int, length: int) -> bool:
+        item = self._item
+        end = self._offset + length
+        if not item.writable or end > len(item.data) or not self._memory.holds(address, length):
+            return False
+        assert isinstance(item.data, bytearray)
+        item.data[self._offset : end] = self._memory.read(address, length)
+        self._offset = end
+        return True
+
+
+def _e820(memory: GuestMemory) -> bytes:
+    """The memory map: entries of u64 address, u64 length, u32 type, little-endian."""
+    ranges = [(0, memory.low_ram_size), (HIGH_RAM_BASE, memory.high_ram_size)]
+    return b"".join(struct.pack("<QQI", base, size, _E820_RAM) for base, size in ranges if size)

@@ -1,0 +1,272 @@
+"""The first serial port: a 16550A at 0x3F8, IRQ 4 (National PC16550D; behaviour as QEMU's hw/char/serial.c).
+
+A byte is on its way the moment it is written, so the transmitter is never busy and THRE interrupts follow at once.
+Input waits in a backlog and enters the FIFO as the guest makes room: nothing that was typed is overrun.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from sevplug.board.irq import IrqLine
+from sevplug.board.output import GuestOutput
+from sevplug.board.ports import read_bytes, write_bytes
+from sevplug.board.sinks import open_sink
+from sevplug.core.bus import Device
+from sevplug.core.clock import Clock, Timer
+
+if TYPE_CHECKING:
+    from sevplug.core.machine import Machine
+
+BASE = 0x3F8
+_FIFO_SIZE = 16
+_BAUD_CLOCK = 1_843_200
+
+IER_RX, IER_THR, IER_LINE, IER_MODEM = 1, 2, 4, 8
+IIR_NONE, IIR_MODEM, IIR_THR, IIR_RX, IIR_LINE, IIR_TIMEOUT = 0x01, 0x00, 0x02, 0x04, 0x06, 0x0C
+FCR_ENABLE, FCR_CLEAR_RX, FCR_CLEAR_TX = 1, 2, 4
+MCR_LOOP = 0x10
+LSR_DATA, LSR_OVERRUN, LSR_BREAK, LSR_IDLE = 0x01, 0x02, 0x10, 0x60  # idle: THRE and TEMT
+LSR_ERRORS = 0x1E
+LCR_DLAB = 0x80
+# A connected terminal: DCD, DSR and CTS.
+_MSR_CONNECTED = 0xB0
+
+
+class Serial(Device):
+    """The port; ``machine.private["serial"]``.
+
+    ``output``: all bytes the guest sent (the newest 16 MiB at most); ``on_output``: functions called with each piece
+    of output; `feed`: input.  All on the machine's thread.
+    """
+
+    name = "serial"
+
+    def __init__(self, irq: IrqLine) -> None:
+        self._irq = irq
+        self._sent = GuestOutput()
+        self._backlog: deque[int] = deque()
+        self._timer = Timer(self._timed_out)
+        self._clock = Clock()
+        self._registers()
+
+    def attach(self, machine: Machine) -> None:
+        self._clock = machine.clock
+        self._sent.connect(machine.clock, open_sink(machine.config.serial, "serial"))
+        machine.bus.claim_ports(BASE, 8, self._read, self._write, self.name)
+        machine.private["serial"] = self
+
+    def reset(self) -> None:
+        self._sent.flush()
+        self._clock.cancel(self._timer)
+        self._registers()
+        self._update()
+
+    def close(self) -> None:
+        self._sent.close()
+
+    @property
+    def output(self) -> bytearray:
+        """What the guest sent so far."""
+        return self._sent.kept
+
+    @property
+    def on_output(self) -> list[Callable[[bytes], None]]:
+        """Listeners for pieces of output: whole lines, or what has gathered after 10 ms of virtual time."""
+        return self._sent.listeners
+
+    def flush(self) -> None:
+        """Pass an unfinished line on to the sink and the listeners."""
+        self._sent.flush()
+
+    def feed(self, data: bytes) -> None:
+        """Input to the guest; what does not fit into the FIFO follows as the guest reads."""
+        self._backlog.extend(data)
+        self._accept()
+
+    # -- registers -------------------------------------------------------------------------------------------------
+
+    def _registers(self) -> None:
+        self._divisor = 12
+        self._ier = 0
+        self._fcr = 0
+        self._lcr = 0
+        self._mcr = 0x08
+        self._lsr = LSR_IDLE
+        self._msr = _MSR_CONNECTED
+        self._scratch = 0
+        self._received: deque[int] = deque()
+        self._last = 0
+        self._trigger = 1
+        self._thr_pending = False
+        self._timeout_pending = False
+
+    def _read(self, port: int, size: int) -> int:
+        return self._READS[port & 7](self) if size == 1 else read_bytes(self._read_byte, port, size, BASE + 8)
+
+    def _read_byte(self, port: int) -> int:
+        return self._READS[port & 7](self)
+
+    def _write(self, port: int, size: int, value: int) -> None:
+        if size == 1:
+            self._WRITES[port & 7](self, value)
+        else:
+            write_bytes(self._write_byte, port, size, value, BASE + 8)
+
+    def _write_byte(self, port: int, value: int) -> None:
+        self._WRITES[port & 7](self, value)
+
+    def _read_data(self) -> int:
+        if self._lcr & LCR_DLAB:
+            return self._divisor & 0xFF
+        if self._received:
+            self._last = self._received.popleft()
+            if not self._received:
+                self._lsr &= ~(LSR_DATA | LSR_BREAK)
+            self._timeout_pending = False
+            self._watch_fifo()
+            self._accept()
+            self._update()
+        return self._last
+
+    def _read_ier(self) -> int:
+        return self._divisor >> 8 if self._lcr & LCR_DLAB else self._ier
+
+    def _read_iir(self) -> int:
+        cause = self._cause()
+        if cause == IIR_THR:
+            self._thr_pending = False
+            self._update()
+        return cause | (0xC0 if self._fcr & FCR_ENABLE else 0)
+
+    def _read_lcr(self) -> int:
+        return self._lcr
+
+    def _read_mcr(self) -> int:
+        return self._mcr
+
+    def _read_lsr(self) -> int:
+        value = self._lsr
+        if value & (LSR_BREAK | LSR_OVERRUN):
+            self._lsr = value & ~(LSR_BREAK | LSR_OVERRUN)
+            self._update()
+        return value
+
+    def _read_msr(self) -> int:
+        mcr = self._mcr
+        if mcr & MCR_LOOP:
+            return (mcr & 0x0C) << 4 | (mcr & 2) << 3 | (mcr & 1) << 5
+        return self._msr
+
+    def _read_scratch(self) -> int:
+        return self._scratch
+
+    def _write_data(self, value: int) -> None:
+        if self._lcr & LCR_DLAB:
+            self._divisor = self._divisor & 0xFF00 | value
+            return
+        if self._mcr & MCR_LOOP:
+            self._receive(value)
+        else:
+            self._sent.send(value)
+        if not self._thr_pending or self._mcr & MCR_LOOP:
+            self._thr_pending = True
+            self._update()
+
+    def _write_ier(self, value: int) -> None:
+        if self._lcr & LCR_DLAB:
+            self._divisor = value << 8 | self._divisor & 0xFF
+            return
+        changed = (self._ier ^ value) & 0x0F
+        self._ier = value & 0x0F
+        if changed & IER_THR:
+            # The transmitter is empty: enabling its interrupt raises it at once.
+            self._thr_pending = bool(value & IER_THR)
+        if changed:
+            self._update()
+
+    def _write_fcr(self, value: int) -> None:
+        if (value ^ self._fcr) & FCR_ENABLE:
+            value |= FCR_CLEAR_RX | FCR_CLEAR_TX
+        if value & FCR_CLEAR_RX:
+            self._received.clear()
+            self._lsr &= ~(LSR_DATA | LSR_BREAK)
+            self._timeout_pending = False
+            self._clock.cancel(self._timer)
+        if value & FCR_CLEAR_TX:
+            self._thr_pending = True
+        self._fcr = value & 0xC9
+        self._trigger = (1, 4, 8, 14)[value >> 6] if value & FCR_ENABLE else 1
+        self._accept()
+        self._update()
+
+    def _write_lcr(self, value: int) -> None:
+        self._lcr = value
+
+    def _write_mcr(self, value: int) -> None:
+        self._mcr = value & 0x1F
+        self._accept()
+
+    def _write_nothing(self, value: int) -> None:
+        """LSR and MSR are read-only."""
+
+    def _write_scratch(self, value: int) -> None:
+        self._scratch = value
+
+    _READS = (_read_data, _read_ier, _read_iir, _read_lcr, _read_mcr, _read_lsr, _read_msr, _read_scratch)
+    _WRITES = (
+        _write_data, _write_ier, _write_fcr, _write_lcr, _write_mcr, _write_nothing, _write_nothing, _write_scratch,
+    )  # fmt: skip
+
+    # -- receiving -------------------------------------------------------------------------------------------------
+
+    def _accept(self) -> None:
+        """Let the backlog in as far as there is room."""
+        if not self._backlog or self._mcr & MCR_LOOP:
+            return
+        room = (_FIFO_SIZE if self._fcr & FCR_ENABLE else 1) - len(self._received)
+        for _ in range(min(room, len(self._backlog))):
+            self._receive(self._backlog.popleft())
+        self._update()
+
+    def _receive(self, value: int) -> None:
+        if len(self._received) >= (_FIFO_SIZE if self._fcr & FCR_ENABLE else 1):
+            self._lsr |= LSR_OVERRUN
+            if not self._fcr & FCR_ENABLE:
+                self._received[0] = value
+        else:
+            self._received.append(value)
+        self._lsr |= LSR_DATA
+        self._watch_fifo()
+
+    def _watch_fifo(self) -> None:
+        """Bytes below the trigger level raise their interrupt after four character times."""
+        if self._received and self._fcr & FCR_ENABLE:
+            characters = 4 * 10 * 16 * max(self._divisor, 1) * 10**9 // _BAUD_CLOCK
+            self._clock.start(self._timer, self._clock.now + characters)
+
+    def _timed_out(self) -> None:
+        if self._received:
+            self._timeout_pending = True
+            self._update()
+
+    # -- interrupts ------------------------------------------------------------------------------------------------
+
+    def _cause(self) -> int:
+        ier = self._ier
+        if ier & IER_LINE and self._lsr & LSR_ERRORS:
+            return IIR_LINE
+        if ier & IER_RX and self._timeout_pending:
+            return IIR_TIMEOUT
+        if ier & IER_RX and len(self._received) >= self._trigger:
+            return IIR_RX
+        if ier & IER_THR and self._thr_pending:
+            return IIR_THR
+        if ier & IER_MODEM and self._msr & 0x0F:
+            return IIR_MODEM
+        return IIR_NONE
+
+    def _update(self) -> None:
+        self._irq(self._cause() != IIR_NONE)

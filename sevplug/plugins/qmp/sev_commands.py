@@ -1,0 +1,136 @@
+"""The commands about SEV: what is asked of the launch and what is given to it.
+
+Forms, texts and the order of checks are those of QEMU's ``qapi/misc-i386.json`` and ``target/i386/sev.c``.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from sevplug.core.errors import LaunchRefused
+from sevplug.core.launch import LaunchSecret, LaunchState
+from sevplug.plugins.qmp.arguments import STRING, UINT64, Argument
+from sevplug.plugins.qmp.errors import QmpError
+from sevplug.plugins.qmp.registry import Command
+from sevplug.sevapi.context import SevContext
+from sevplug.sevapi.state import GuestState
+from sevplug.sevapi.status import Status, fw_error_to_str
+from sevplug.sevapi.version import ApiVersion
+
+if TYPE_CHECKING:
+    from sevplug.core.machine import Machine
+
+# What the kernel returns when the firmware refuses a command (Linux ``drivers/crypto/ccp/sev-dev.c``).
+_EIO = 5
+_MNONCE_SIZE = 16
+_MEASURED = frozenset({LaunchState.SECRET, LaunchState.RUNNING})
+_WHITE_SPACE = re.compile(r"[ \t\r\n]+")
+
+
+def launch_of(machine: Machine) -> SevContext | None:
+    """The context of the machine's launch if it is a SEV launch, else None."""
+    context = machine.launch.context
+    return context if isinstance(context, SevContext) else None
+
+
+def query_sev(machine: Machine, _arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """``SevInfo``; without SEV, QEMU's zeros."""
+    launch = launch_of(machine)
+    api = launch.api if launch else ApiVersion(0, 0, 0)
+    return {
+        "enabled": launch is not None,
+        "api-major": api.major,
+        "api-minor": api.minor,
+        "build-id": api.build,
+        "state": machine.launch.state.value if launch else LaunchState.UNINIT.value,
+        "sev-type": "sev",
+        "policy": int(launch.policy) if launch else 0,
+        "handle": launch.handle if launch else 0,
+    }
+
+
+def _query_launch_measure(machine: Machine, _arguments: Mapping[str, Any]) -> dict[str, str]:
+    measurement = machine.launch.measurement
+    if launch_of(machine) is None or measurement is None or machine.launch.state not in _MEASURED:
+        raise QmpError("SEV launch measurement is not available")
+    return {"data": base64.b64encode(measurement.blob).decode()}
+
+
+def _query_capabilities(machine: Machine, _arguments: Mapping[str, Any]) -> NoReturn:
+    # There is no platform behind an emulated guest whose certificates could be shown.
+    raise QmpError("KVM not enabled" if launch_of(machine) is None else "SEV is not enabled in KVM")
+
+
+def _query_attestation_report(machine: Machine, arguments: Mapping[str, Any]) -> NoReturn:
+    if launch_of(machine) is None:
+        raise QmpError("SEV is not enabled")
+    mnonce = _decoded(arguments["mnonce"])
+    if mnonce is None:
+        raise QmpError("SEV: failed to decode mnonce input")
+    if len(mnonce) != _MNONCE_SIZE:
+        raise QmpError(f"SEV: mnonce must be {_MNONCE_SIZE} bytes (got {len(mnonce)})")
+    # No key signs reports here; the firmware's word for a command it does not have.
+    raise _firmware_error("Failed to query the attestation report length ret={} fw_err={} ({})", Status.UNSUPPORTED)
+
+
+def _inject_launch_secret(machine: Machine, arguments: Mapping[str, Any]) -> None:
+    if launch_of(machine) is None:
+        raise QmpError("SEV not enabled for guest")
+    state = machine.launch.state
+    if state is not LaunchState.SECRET:
+        raise QmpError(f"SEV: Not in correct state. (LSECRET) {_number(state):x}")
+    header = _decoded(arguments["packet-header"])
+    if not header:
+        raise QmpError("SEV: Failed to decode sequence header")
+    secret = _decoded(arguments["secret"])
+    if not secret:
+        raise QmpError("SEV: Failed to decode data")
+    gpa = arguments.get("gpa")
+    if gpa is not None and not machine.memory.holds(gpa, len(secret)):
+        nowhere = machine.memory.find(gpa) is None
+        reason = "No memory is mapped at address {:#x}" if nowhere else "Size of memory region at {:#x} exceeded."
+        raise QmpError(f"SEV: Failed to calculate guest address: {reason.format(gpa)}")
+    try:
+        machine.inject_secret(LaunchSecret(header, secret, gpa))
+    except LaunchRefused as refused:
+        if refused.status is None:
+            raise QmpError(str(refused)) from refused
+        raise _firmware_error("failed to inject secret ret={} fw_error={} '{}'", refused.status) from refused
+
+
+def _firmware_error(form: str, status: int) -> QmpError:
+    return QmpError("SEV: " + form.format(-_EIO, int(status), fw_error_to_str(status)))
+
+
+def _number(state: LaunchState) -> int:
+    """The launch state as the firmware numbers it."""
+    return next(int(known) for known in GuestState if known.qmp_name == state.value)
+
+
+def _decoded(text: str) -> bytes | None:
+    """Base64 with white space anywhere, as files hold it; None when it is anything else.
+
+    QEMU's decoder skips every byte that is not Base64, so it never says no to a mangled packet; here the client learns
+    of it before the packet's MAC fails.
+    """
+    try:
+        return base64.b64decode(_WHITE_SPACE.sub("", text).encode("ascii"), validate=True)
+    except (binascii.Error, UnicodeEncodeError):
+        return None
+
+
+COMMANDS = (
+    Command("query-sev", query_sev),
+    Command("query-sev-launch-measure", _query_launch_measure),
+    Command("query-sev-capabilities", _query_capabilities),
+    Command("query-sev-attestation-report", _query_attestation_report, (Argument("mnonce", STRING),)),
+    Command(
+        "sev-inject-launch-secret",
+        _inject_launch_secret,
+        (Argument("packet-header", STRING), Argument("secret", STRING), Argument("gpa", UINT64, optional=True)),
+    ),
+)

@@ -1,0 +1,92 @@
+"""Opening and closing the socket that clients connect to."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import stat
+
+from sevplug.core.errors import ConfigError
+from sevplug.plugins.qmp.address import TcpAddress, UnixAddress
+
+# Clients that wait until the one before them has left.
+_BACKLOG = 16
+_PRIVATE = 0o600
+
+
+class Listener:
+    """A listening socket; ``address`` is where it is bound (with the port that the system chose)."""
+
+    def __init__(self, wanted: UnixAddress | TcpAddress) -> None:
+        """Bind and listen.  `ConfigError` of one line when that cannot be."""
+        self._file: tuple[int, int] | None = None
+        try:
+            if isinstance(wanted, UnixAddress):
+                self.socket = self._open_unix(wanted)
+                self.address: UnixAddress | TcpAddress = wanted
+            else:
+                self.socket = self._open_tcp(wanted)
+                self.address = TcpAddress(wanted.host, self.socket.getsockname()[1])
+        except OSError as error:
+            raise ConfigError(f"--qmp {wanted}: {error.strerror or error}") from None
+
+    def close(self) -> None:
+        """Close the socket, and remove its file if it still is ours."""
+        self.socket.close()
+        if self._file is not None and isinstance(self.address, UnixAddress):
+            with contextlib.suppress(OSError):
+                status = os.lstat(self.address.path)
+                if (status.st_dev, status.st_ino) == self._file:
+                    os.unlink(self.address.path)
+            self._file = None
+
+    def _open_unix(self, wanted: UnixAddress) -> socket.socket:
+        _make_room(wanted)
+        opened = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            # Linux gives the file the mode of the socket, so that it never is wider, not even for a moment.
+            os.fchmod(opened.fileno(), _PRIVATE)
+            opened.bind(wanted.path)
+            status = os.lstat(wanted.path)
+            self._file = status.st_dev, status.st_ino
+            opened.listen(_BACKLOG)
+            opened.setblocking(False)
+        except BaseException:
+            opened.close()
+            raise
+        return opened
+
+    def _open_tcp(self, wanted: TcpAddress) -> socket.socket:
+        family = socket.AF_INET6 if ":" in wanted.host else socket.AF_INET
+        opened = socket.socket(family, socket.SOCK_STREAM)
+        try:
+            opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            opened.bind((wanted.host, wanted.port))
+            opened.listen(_BACKLOG)
+            opened.setblocking(False)
+        except BaseException:
+            opened.close()
+            raise
+        return opened
+
+
+def _make_room(wanted: UnixAddress) -> None:
+    """Remove a socket that nobody listens on; `ConfigError` for one that is in use and for any other file."""
+    try:
+        mode = os.lstat(wanted.path).st_mode
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(mode):
+        raise ConfigError(f"--qmp {wanted}: the file exists and is no socket")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        # A full queue of waiting clients must not make this wait.
+        probe.setblocking(False)
+        try:
+            probe.connect(wanted.path)
+        except ConnectionRefusedError:
+            os.unlink(wanted.path)
+            return
+        except BlockingIOError:
+            pass
+    raise ConfigError(f"--qmp {wanted}: the socket is in use by another program")

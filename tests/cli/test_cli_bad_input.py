@@ -1,0 +1,169 @@
+"""Bad command lines: each ends in one exact line on stderr, nothing on stdout, and its exit status."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from sevplug.cli.app import run_app
+
+GUID = "736869e5-84f0-4973-92ec-06879ce3da0b"
+SEV0 = "sev-emulated,id=sev0,cbitpos=47,reduced-phys-bits=1"
+NAMES = "logging, measurement, pc-board, qmp, secret-injection, sev"
+
+# {tmp} is a folder with: empty (no byte), key15 (15 bytes), secret, spin.bin (4 KiB), odd.bin (4 KiB + 1), big.bin (8 MiB + 1)
+CASES: list[tuple[str, str, int]] = [
+    # the command itself
+    ("nonsense", "No such command 'nonsense'.", 2),
+    ("run --nonsense", "No such option '--nonsense'.", 2),
+    ("run disk.img", "Got unexpected extra argument 'disk.img'.", 2),
+    ("run --bios", "Option '--bios' requires an argument.", 2),
+    ("run -P nope", f"-P nope: no such plug-in is installed; there are {NAMES}", 2),
+    ("run -P no:nope", f"-P no:nope: no such plug-in is installed; there are {NAMES}", 2),
+    ("run -P no:", "-P no:: expected the name of a plug-in, or no: and a name", 2),
+    ("run -SP logging", "-P: expected a word of its own, as in -P NAME", 2),
+    ("run --timeout 0", "--timeout 0: expected a number of seconds above 0", 2),
+    ("run -S", "-S: without a QMP server nothing could ever let the guest run, expected --qmp too", 2),
+    ("qemu -S", "-S: without a QMP server nothing could ever let the guest run, expected --qmp too", 2),
+    # files
+    ("run --bios {tmp}/missing", "--bios {tmp}/missing: No such file or directory", 2),
+    ("run --bios {tmp}", "--bios {tmp}: Is a directory", 2),
+    ("run --bios {tmp}/empty", "--bios {tmp}/empty: the file is empty", 2),
+    ("run --bios {tmp}/big.bin", "--bios {tmp}/big.bin: 8388609 bytes, expected at most 8388608", 2),
+    ("run --bios {tmp}/odd.bin", "firmware {tmp}/odd.bin: 4097 bytes, expected a multiple of 4096", 2),
+    ("run --bios {tmp}/spin.bin --pflash {tmp}/spin.bin", "--bios, --pflash: expected one of them", 2),
+    (
+        "run --pflash a --pflash b --pflash c",
+        "--pflash c: expected at most two, the firmware's code and its variables",
+        2,
+    ),
+    ("run --pflash {tmp}/spin.bin --pflash {tmp}/missing", "--pflash {tmp}/missing: No such file or directory", 2),
+    ("run --kernel {tmp}/missing", "--kernel {tmp}/missing: No such file or directory", 2),
+    ("run --kernel {tmp}/empty", "--kernel {tmp}/empty: the file is empty", 2),
+    ("run --initrd {tmp}/secret", "--initrd only allowed with --kernel option", 2),
+    ("run --append x", "--append only allowed with --kernel option", 2),
+    (
+        "run --summary {tmp}/no/s.json",
+        "--summary {tmp}/no/s.json: No such file or directory, expected a writable file",
+        2,
+    ),
+    ("run --log-file {tmp}", "--log-file {tmp}: Is a directory, expected a writable file", 2),
+    ("run --serial file:{tmp}/no/out", "serial {tmp}/no/out: No such file or directory", 2),
+    ("qemu -bios {tmp}/missing", "-bios {tmp}/missing: No such file or directory", 2),
+    ("qemu -kernel {tmp}/missing", "-kernel {tmp}/missing: No such file or directory", 2),
+    (
+        "qemu -drive if=pflash,file={tmp}/missing",
+        "-drive if=pflash {tmp}/missing: No such file or directory",
+        2,
+    ),
+    # values
+    ("run -m 12x", "-m 12x: expected a size, such as 256M (suffixes b, k, M, G, T, P, E)", 2),
+    ("run -m 0", "-m 0: 0 bytes of memory, expected 1M to 64G", 2),
+    ("run --serial pty", "--serial pty: not supported, expected stdio, null or file:PATH", 2),
+    ("run --machine nonsense=1", "machine option 'nonsense' is not known to any enabled plug-in", 2),
+    ("run --machine nonsense", "--machine nonsense: Expected '=' after parameter 'nonsense'", 2),
+    ("qemu -M nonsense=1", "machine option 'nonsense' is not known to any enabled plug-in", 2),
+    ("run --machine memory-encryption=sev9", "No such memory encryption object 'sev9'", 2),
+    ("run --machine confidential-guest-support=sev9", "Device 'sev9' not found", 2),
+    ("run --object nonsense,id=a", "object type 'nonsense' (id=a) is not known to any enabled plug-in", 2),
+    ("run --object nonsense", "--object nonsense: Parameter 'id' is missing", 2),
+    (
+        "run --object {sev0} --object {sev0}",
+        "--object sev-emulated: Duplicate ID 'sev0' for object",
+        2,
+    ),
+    (
+        "run --object {sev0} -P no:sev",
+        "machine option 'memory-encryption' is not known to any enabled plug-in",
+        2,
+    ),
+    (
+        "qemu -object {sev0}",
+        "-object sev-emulated,id=sev0: nothing refers to this object, expected -machine memory-encryption=sev0",
+        2,
+    ),
+    ("qemu -device e1000", "-device e1000: not supported; the board's devices are fixed", 2),
+    ("qemu -accel kvm", "-accel kvm: kvm is not supported, expected tcg (emulation)", 2),
+    (
+        "qemu -qmp unix:{tmp}/q,server=on -P no:qmp",
+        "-qmp unix:{tmp}/q,server=on: no enabled plug-in takes this option",
+        2,
+    ),
+    # secrets
+    ("run --secret", "Option '--secret' requires an argument.", 2),
+    ("run --secret nonsense", "--secret: expected GUID=FILE", 2),
+    (
+        "run --secret nonsense={tmp}/secret",
+        "--secret: 'nonsense': expected a GUID or one of the names luks-key",
+        2,
+    ),
+    ("run --secret {guid}={tmp}/missing", "--secret: {tmp}/missing: No such file or directory", 2),
+    ("run --secret {guid}={tmp}/empty", "--secret: {tmp}/empty: the file is empty", 2),
+    (
+        "run --secret {guid}={tmp}/big.bin",
+        "--secret: {tmp}/big.bin: expected at most 16344 bytes, found more",
+        2,
+    ),
+    (
+        "run --secret {guid}={tmp}/secret --secret luks-key={tmp}/secret",
+        "--secret: two secrets have the GUID {guid}",
+        2,
+    ),
+    (
+        "run --secret {guid}={tmp}/secret -P no:sev",
+        "--secret: this guest cannot take one, expected the plug-ins sev, measurement and secret-injection to be on",
+        2,
+    ),
+    (
+        "run --secret {guid}={tmp}/secret --bios {tmp}/spin.bin",
+        "SEV: no secret area found in OVMF, gpa must be specified.",
+        4,
+    ),
+]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "empty").touch()
+    (tmp_path / "key15").write_bytes(b"k" * 15)
+    (tmp_path / "secret").write_bytes(b"S3CRET-CONTENT")
+    (tmp_path / "spin.bin").write_bytes(b"\xeb\xfe" * 2048)
+    (tmp_path / "odd.bin").write_bytes(bytes(4097))
+    (tmp_path / "big.bin").write_bytes(bytes((8 << 20) + 1))
+    return tmp_path
+
+
+@pytest.mark.parametrize(("line", "message", "status"), CASES, ids=[case[0] for case in CASES])
+def test_a_bad_command_line_ends_in_one_line(
+    line: str, message: str, status: int, folder: Path, capsys: pytest.CaptureFixture[str]
+):
+    places = {"tmp": folder, "guid": GUID, "sev0": SEV0}
+    before = sorted(os.listdir(folder))
+    arguments = [word.format(**places) for word in line.split()]
+    if arguments[0] in ("run", "qemu") and "--log-file" not in arguments:
+        # Warnings are the log's business, and stay out of the way here.
+        arguments += ["--log-level", "error"]
+    assert run_app(arguments) == status
+    told = capsys.readouterr()
+    assert told.err.replace(" (Did", "(Did").splitlines() == [f"sevplug: error: {message.format(**places)}"]
+    assert told.out == ""
+    assert sorted(os.listdir(folder)) == before
+
+
+@pytest.mark.parametrize("field", ["tik", "tek"])
+def test_a_key_of_another_length_is_refused(field: str, folder: Path, capsys: pytest.CaptureFixture[str]):
+    path = f"{folder}/key15"
+    assert run_app(["run", "--object", f"{SEV0},{field}={path}", "--log-level", "error"]) == 2
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1
+    assert f"{field}: {path}: expected 16 bytes, found 15 bytes" in told
+
+
+def test_a_refused_launch_leaves_no_summary(folder: Path, capsys: pytest.CaptureFixture[str]):
+    arguments = ["run", "--bios", f"{folder}/spin.bin", "--secret", f"{GUID}={folder}/secret"]
+    before = sorted(os.listdir(folder))
+    assert run_app([*arguments, "--summary", f"{folder}/s.json", "--log-level", "debug"]) == 4
+    assert sorted(os.listdir(folder)) == before
+    assert "S3CRET" not in capsys.readouterr().err
