@@ -1,45 +1,11 @@
-"""Where tests find what is not in the repository: real images and real tools."""
+"""Fixtures for every folder of tests."""
 
 from __future__ import annotations
 
-import os
-import shutil
 from pathlib import Path
-from typing import NoReturn
 
 import pytest
-
-ROOT = Path(__file__).resolve().parent.parent
-
-
-def guest_folders() -> list[Path]:
-    """Folders that may hold real images, in the order they are asked."""
-    named = os.environ.get("SEVPLUG_GUESTS")
-    found = [Path(named)] if named else []
-    return [*found, ROOT.parent / "shared" / "guests", ROOT / "guests"]
-
-
-def missing(what: str) -> NoReturn:
-    """Skip with ``what`` as the reason; fail where everything is meant to be there."""
-    if os.environ.get("SEVPLUG_REQUIRE_REAL"):
-        pytest.fail(what)
-    pytest.skip(what)
-
-
-def find_image(name: str) -> Path:
-    """The real image ``name``, or a skip that says how to get it."""
-    for folder in guest_folders():
-        if (folder / name).is_file():
-            return folder / name
-    missing(f"{name} is missing: run scripts/fetch-guests, or set SEVPLUG_GUESTS to a folder that holds it")
-
-
-def find_tool(name: str, package: str) -> str:
-    """A real program's path, or a skip that names the Debian package it comes from."""
-    path = shutil.which(name)
-    if path is None:
-        missing(f"{name} is missing: install the Debian package {package} (scripts/install-real-parts does)")
-    return path
+from parts import find_image
 
 
 @pytest.fixture

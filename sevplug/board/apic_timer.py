@@ -62,7 +62,7 @@ class ApicTimer:
         return max(self.initial - ticks, 0)
 
     def _restart_from(self, count: int) -> None:
-        """Keep ``count`` across a change of mode: pretend that counting began when it would have been the initial one."""
+        """Go on from ``count`` across a change of mode, as if counting had begun that much earlier."""
         self._started = self._clock.now - ((self.initial - count) << self._shift)
 
     def _arm(self) -> None:

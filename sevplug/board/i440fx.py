@@ -16,9 +16,10 @@ _PIRQ_OFF = 0x80
 class HostBridge(PciFunction):
     """00:00.0.  The PAM and SMRAM registers are kept; all of low memory is RAM whatever they say."""
 
-    def __init__(self) -> None:
+    def __init__(self, ram_size: int) -> None:
         super().__init__("host bridge", INTEL, 0x1237, 0x060000, revision=2)
-        self.preset(0x57, 1, 0xFF)  # DRB
+        # QEMU's I440FX_COREBOOT_RAM_SIZE, in units of 8 MiB.
+        self.preset(0x57, 1, min(ram_size >> 23, 0xFF))
         self.preset(0x72, 1, 0x02)  # SMRAM
         self.allow_writes(0x40, 0xC0)
 

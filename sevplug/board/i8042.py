@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 DATA, COMMAND = 0x60, 0x64
 _FULL, _SELF_TESTED, _LAST_WAS_COMMAND, _UNLOCKED, _AUX, _TIMEOUT = 0x01, 0x04, 0x08, 0x10, 0x20, 0x40
-_MODE_IRQ1, _MODE_IRQ12, _MODE_SYSTEM, _MODE_NO_KEYBOARD, _MODE_NO_AUX, _MODE_TRANSLATE = 1, 2, 4, 0x10, 0x20, 0x40
+_MODE_IRQ1, _MODE_IRQ12, _MODE_NO_KEYBOARD, _MODE_NO_AUX, _MODE_TRANSLATE = 0x01, 0x02, 0x10, 0x20, 0x40
 _ACK, _RESEND, _BAT_GOOD = 0xFA, 0xFE, 0xAA
 _OUTPUT_PORT = 0xCF  # RESET# and A20 high
 _TAKES_ARGUMENT = frozenset([0xED, 0xF0, 0xF3, 0xFB, 0xFC, 0xFD])
@@ -111,7 +111,6 @@ class KeyboardController(Device):
         command, self._pending = self._pending, 0
         if command == 0x60:
             self._mode = value
-            self._status = self._status & ~_SELF_TESTED | value & _MODE_SYSTEM
             self._update()
         elif command == 0xD1:
             self._output_port = value
@@ -145,7 +144,7 @@ class KeyboardController(Device):
             self._put(_ACK, _BAT_GOOD)
         elif value == 0xF2:
             self._put(_ACK, 0xAB, 0x41 if self._mode & _MODE_TRANSLATE else 0x83)
-        elif 0xF4 <= value <= 0xFA:
+        elif value == 0x00 or 0xF4 <= value <= 0xFA:
             if value in (0xF5, 0xF6):
                 self._scan_set = 2
             self._put(_ACK)

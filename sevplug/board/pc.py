@@ -49,6 +49,6 @@ def add_pc(machine: Machine, debugcon: str | None = None) -> None:
         power,
     ):
         machine.add_device(device)
-    pci.add_function(0, 0, HostBridge())
+    pci.add_function(0, 0, HostBridge(machine.memory.ram_size))
     pci.add_function(1, 0, isa_bridge)
     pci.add_function(1, 3, power.function)

@@ -31,7 +31,7 @@ class _Counter:
     clock: Clock
     gate: bool
     mode: int = 3
-    access: int = _BOTH
+    access: int = 0  # no control word yet: counts as the low byte
     bcd: bool = False
     count: int = 0x10000
     loaded_at: int = 0
@@ -103,7 +103,7 @@ class _Counter:
 
     def _bytes(self) -> list[int]:
         value = self.value()
-        return [byte for bit, byte in ((_LOW, value & 0xFF), (_HIGH, value >> 8)) if self.access & bit]
+        return [byte for bit, byte in ((_LOW, value & 0xFF), (_HIGH, value >> 8)) if (self.access or _LOW) & bit]
 
     def read(self) -> int:
         if self._status is not None:
@@ -118,7 +118,7 @@ class _Counter:
 
     def write(self, value: int) -> bool:
         """A byte of the count; True when the count is complete and counting starts anew."""
-        if self.access == _LOW:
+        if self.access in (0, _LOW):
             self._load(value)
         elif self.access == _HIGH:
             self._load(value << 8)

@@ -91,9 +91,8 @@ class PowerManagement(Device):
     def place(self) -> None:
         """Decode the registers where PMBASE says, if PMREGMISC enables them."""
         config = self.function.config
-        wanted = int.from_bytes(config[_PMBASE : _PMBASE + 2], "little") & 0xFFC0
-        if not config[_PMREGMISC] & 1 or not wanted:
-            wanted = None
+        base = int.from_bytes(config[_PMBASE : _PMBASE + 2], "little") & 0xFFC0
+        wanted = base if base and config[_PMREGMISC] & 1 else None
         if wanted == self._base:
             return
         if self._base is not None:
@@ -184,7 +183,8 @@ class PowerManagement(Device):
         else:
             self._clock.cancel(self._timer)
 
-    # -- GPE and SMI command: nothing raises a GPE and there is no SMM, so they only keep what is written ----------------
+    # -- GPE and SMI command -------------------------------------------------------------------------------------------
+    # Nothing raises a GPE and there is no SMM, so these only keep what is written.
 
     def _read_gpe(self, port: int, size: int) -> int:
         return read_bytes(lambda at: self._gpe[at - GPE_BASE], port, size, GPE_BASE + _GPE_SIZE)

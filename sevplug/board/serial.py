@@ -98,7 +98,7 @@ class Serial(Device):
         self._msr = _MSR_CONNECTED
         self._scratch = 0
         self._received: deque[int] = deque()
-        self._last = 0
+        self._buffer = 0  # the newest byte that came without the FIFO
         self._trigger = 1
         self._thr_pending = False
         self._timeout_pending = False
@@ -122,14 +122,15 @@ class Serial(Device):
         if self._lcr & LCR_DLAB:
             return self._divisor & 0xFF
         if self._received:
-            self._last = self._received.popleft()
+            value = self._received.popleft()
             if not self._received:
                 self._lsr &= ~(LSR_DATA | LSR_BREAK)
             self._timeout_pending = False
             self._watch_fifo()
             self._accept()
             self._update()
-        return self._last
+            return value
+        return 0 if self._fcr & FCR_ENABLE else self._buffer
 
     def _read_ier(self) -> int:
         return self._divisor >> 8 if self._lcr & LCR_DLAB else self._ier
@@ -232,6 +233,8 @@ class Serial(Device):
         self._update()
 
     def _receive(self, value: int) -> None:
+        if not self._fcr & FCR_ENABLE:
+            self._buffer = value
         if len(self._received) >= (_FIFO_SIZE if self._fcr & FCR_ENABLE else 1):
             self._lsr |= LSR_OVERRUN
             if not self._fcr & FCR_ENABLE:

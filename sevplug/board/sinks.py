@@ -74,7 +74,7 @@ def open_sink(spelling: str, what: str) -> SerialSink:
     if spelling.startswith("file:") and len(spelling) > len("file:"):
         path = spelling.removeprefix("file:")
         try:
-            return FileSink(open(path, "wb", buffering=0), owned=True)  # noqa: SIM115 - lives as long as the device
+            return FileSink(open(path, "wb", buffering=0), owned=True)
         except OSError as error:
             raise ConfigError(f"{what} {path}: {error.strerror or error}") from None
     raise ConfigError(f"{what} {spelling!r}: expected stdio, file:PATH or null")

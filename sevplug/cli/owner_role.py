@@ -25,7 +25,7 @@ def read_owner_secrets(specs: tuple[str, ...]) -> dict[UUID, bytes]:
     try:
         return read_secrets(specs)
     except OwnerError as error:
-        raise ConfigError(f"--secret: {error}") from None
+        raise ConfigError(f"--secret: {str(error).removeprefix('secret: ')}") from None
 
 
 def can_play(machine: Machine) -> bool:

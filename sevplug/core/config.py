@@ -32,9 +32,15 @@ class Image:
             size = Path(path).stat().st_size
             if limit is not None and size > limit:
                 raise ConfigError(f"{what} {path}: {size} bytes, expected at most {limit}")
-            data = Path(path).read_bytes()
+            with Path(path).open("rb") as file:
+                # A device can be endless and say that it has no size.
+                data = file.read(-1 if limit is None else limit + 1)
         except OSError as error:
             raise ConfigError(f"{what} {path}: {error.strerror or error}") from None
+        except ValueError:
+            raise ConfigError(f"{what} {str(path)!r}: not a file name") from None
+        if limit is not None and len(data) > limit:
+            raise ConfigError(f"{what} {path}: more than {limit} bytes, expected at most {limit}")
         if not data:
             raise ConfigError(f"{what} {path}: the file is empty")
         return cls(data, str(path))

@@ -20,18 +20,21 @@ class Control:
 
     def __init__(self) -> None:
         self._requests: queue.SimpleQueue[tuple[Callable[[], Any], Future[Any]]] = queue.SimpleQueue()
-        self._closed = threading.Event()
+        self._closed = False
+        # Closing waits for a request on its way in, so none is left unanswered and no freed engine is kicked.
+        self._lock = threading.Lock()
         # Makes the engine leave its loop at the next block of guest code; the machine sets it.
         self.kick: Callable[[], None] = lambda: None
 
     def submit(self, function: Callable[[], T]) -> Future[T]:
         """Have the machine's thread call ``function``; the future is cancelled when the machine has ended."""
         future: Future[T] = Future()
-        if self._closed.is_set():
-            future.cancel()
-            return future
-        self._requests.put((function, future))
-        self.kick()
+        with self._lock:
+            if self._closed:
+                future.cancel()
+                return future
+            self._requests.put((function, future))
+            self.kick()
         return future
 
     @property
@@ -52,11 +55,15 @@ class Control:
                 continue
             try:
                 future.set_result(function())
-            except BaseException as error:  # it belongs to the one who asked
+            except Exception as error:  # it belongs to the one who asked
                 future.set_exception(error)
+            except BaseException as interrupt:  # it belongs to the machine, and ends the wait of the one who asked
+                future.set_exception(interrupt)
+                raise
 
     def close(self) -> None:
         """Refuse further requests and cancel the waiting ones."""
-        self._closed.set()
-        while not self._requests.empty():
-            self._requests.get()[1].cancel()
+        with self._lock:
+            self._closed = True
+            while not self._requests.empty():
+                self._requests.get()[1].cancel()

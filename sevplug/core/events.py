@@ -1,7 +1,7 @@
 """The stable names of what a machine tells the world while it lives (hook ``notify``).
 
 One word a moment; the fields of each are given beside it.  Console, JSON log, QMP events and reports are all made
-from these, so a name here is public and does not change.
+from these, so a name here is public and does not change.  Plug-ins may add names of their own (``qmp.listening``).
 """
 
 MACHINE_BUILT = "machine.built"  # memory (bytes), cpu (model), plugins (names)
@@ -15,5 +15,5 @@ RUN_RESUME = "run.resume"
 RUN_STOP = "run.stop"
 GUEST_RESET = "guest.reset"  # guest (bool: asked for by the guest), reason (QEMU's ShutdownCause)
 GUEST_SHUTDOWN = "guest.shutdown"  # guest, reason
-RUN_END = "run.end"  # result, seconds, reason
+RUN_END = "run.end"  # result, detail, seconds
 WARNING = "warning"  # text

@@ -14,7 +14,7 @@ from sevplug.core.errors import LaunchRefused
 
 
 class LaunchState(enum.Enum):
-    """Where a launch stands; the value is the name QEMU's ``query-sev`` prints."""
+    """Where a launch stands; the value is the name that QEMU's monitor prints."""
 
     UNINIT = "uninit"
     UPDATE = "launch-update"

@@ -57,6 +57,7 @@ class Machine:
         self._regions: list[LaunchRegion] = []
         self._end: tuple[str, str] | None = None
         self._paused = config.paused
+        self._launched = False
         self._closed = False
         self._engine: Engine | None = None
         try:
@@ -134,11 +135,12 @@ class Machine:
 
         Nothing happens for a plain guest, or when the launch was started before.
         """
-        if self.launch.context is not None:
+        if self._launched:
             return
         hook = self.plugins.hook
         with self._explained():
             context = hook.launch_start(machine=self, request=LaunchRequest(tuple(self._regions)))
+            self._launched = True
             if context is None:
                 return
             self.launch.context = context
@@ -215,7 +217,8 @@ class Machine:
                     self.end(result.TIMEOUT, f"no end within {timeout:g} s")
         ended, detail = self._end
         self.status = "shutdown"
-        replaced = self.plugins.hook.guest_exit(cpu=self.cpu, reason=ended)
+        with self._explained():
+            replaced = self.plugins.hook.guest_exit(cpu=self.cpu, reason=ended)
         if replaced is not None:
             ended = replaced
         run = RunResult(ended, detail, time.monotonic() - started)
@@ -291,7 +294,8 @@ class Machine:
 
     def notify(self, event: str, **fields: Any) -> None:
         """Tell every plug-in that something of `sevplug.core.events` happened."""
-        self.plugins.hook.notify(machine=self, event=event, fields=fields)
+        with self._explained():
+            self.plugins.hook.notify(machine=self, event=event, fields=fields)
 
     def warn(self, text: str) -> None:
         """Tell the user something that is no error; one line."""
@@ -306,7 +310,8 @@ class Machine:
             "plugins": self.plugins.names,
             "counters": self.engine.count(),
         }
-        self.plugins.hook.summary(machine=self, document=document)
+        with self._explained():
+            self.plugins.hook.summary(machine=self, document=document)
         return document
 
     def close(self) -> None:
@@ -315,12 +320,14 @@ class Machine:
             return
         self._closed = True
         self.control.close()
-        self.plugins.hook.machine_close(machine=self)
-        for device in reversed(self.devices):
-            device.close()
-        if self._engine is not None:
-            self._engine.close()
-        self.memory.close()
+        # In reverse order, and each of them whatever the others do.
+        with self._explained(), contextlib.ExitStack() as stack:
+            stack.callback(self.memory.close)
+            if self._engine is not None:
+                stack.callback(self._engine.close)
+            for device in self.devices:
+                stack.callback(device.close)
+            stack.callback(self.plugins.hook.machine_close, machine=self)
 
     def __enter__(self) -> Machine:
         return self

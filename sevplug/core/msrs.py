@@ -12,12 +12,14 @@ EFER = 0xC0000080
 TSC_ADJUST = 0x3B
 TSC_AUX = 0xC0000103
 
+# Memory types: variable ranges, fixed ranges, default.
+MTRR = (*range(0x200, 0x210), 0x250, 0x258, 0x259, *range(0x268, 0x270), 0x2FF)
+
 NATIVE = frozenset(
     [
         0x174, 0x175, 0x176,  # SYSENTER_CS, _ESP, _EIP
         0x277,  # PAT
-        *range(0x200, 0x210),  # MTRR, variable ranges
-        0x250, 0x258, 0x259, *range(0x268, 0x270), 0x2FF,  # MTRR, fixed ranges and default
+        *MTRR,
         0xFE,  # MTRRcap
         0xC0000080, 0xC0000081, 0xC0000082, 0xC0000083, 0xC0000084,  # EFER, STAR, LSTAR, CSTAR, FMASK
         0xC0000100, 0xC0000101, 0xC0000102, TSC_AUX,  # FS, GS, kernel GS base, TSC_AUX

@@ -27,6 +27,8 @@ RFLAGS_AC = 1 << 18
 # Bits of an entry.
 P, RW, US, A, D, PS, NX = 1, 2, 4, 1 << 5, 1 << 6, 1 << 7, 1 << 63
 _ADDRESS = 0x000F_FFFF_FFFF_F000
+# Bits 62:52: free for software in long mode, reserved in PAE's.
+_ABOVE_ADDRESS = 0x7FF0_0000_0000_0000
 
 # Bits of a page fault's error code.
 PF_P, PF_W, PF_U, PF_RSVD, PF_I = 1, 2, 4, 8, 16
@@ -42,8 +44,8 @@ class PageWalker:
     ``read64``/``write64`` and ``read32``/``write32`` access little-endian entries at a guest-physical address.
     ``physical_bits`` is the width of an address without a C-bit; bits above it are reserved.  ``mask`` is the bit that
     marks private addresses (0: none); ``translate`` replaces it where a plug-in wants to see each address:
-    ``translate(address, access) -> gpa | PRIVATE``.  ``ram``, memory from address 0 on as 64-bit numbers, spares the
-    commonest reads their call.
+    ``translate(address, access) -> gpa | PRIVATE``, where bits above the width are reserved.  ``ram``, memory from
+    address 0 on as 64-bit numbers, spares the commonest reads their call.
     """
 
     def __init__(
@@ -63,7 +65,9 @@ class PageWalker:
         self._translate = translate
         self._ram = memoryview(b"").cast("Q") if ram is None else ram
         self._ram_size = self._ram.nbytes
-        self._reserved = _ADDRESS & ~((1 << physical_bits) - 1) & ~mask
+        self._too_wide = _ADDRESS & ~((1 << physical_bits) - 1)
+        # With a function, only what it leaves of an address can be too wide.
+        self._reserved = self._too_wide & ~mask if translate is None else 0
 
     def walk(self, address: int, access: int, cr0: int, cr3: int, cr4: int, efer: int, ac: bool = False) -> int:
         """Translate linear ``address`` for ``access`` (READ, WRITE or FETCH, with USER at CPL 3).
@@ -93,10 +97,9 @@ class PageWalker:
         keep = _ADDRESS & ~mask
         rights = RW | US
         no_execute = 0
-        entry = cr3
+        table = self._table(cr3, _TABLE_READ)
         shift = 39
         while True:
-            table = entry & keep if translate is None else self._table(entry, _TABLE_READ)
             where = table | (address >> (shift - 3) & 0xFF8)
             entry = ram[where >> 3] if where < ram_size else self._read64(where)
             if not entry & P:
@@ -115,6 +118,12 @@ class PageWalker:
                     return ~_error(access, cr4, efer, PF_P | PF_RSVD)
                 page = (entry & _ADDRESS & ~low) | (address & low & ~0xFFF)
                 break
+            if translate is None:
+                table = entry & keep
+            else:
+                table = self._table(entry, _TABLE_READ)
+                if table & self._too_wide:
+                    return ~_error(access, cr4, efer, PF_P | PF_RSVD)
             if not entry & A:
                 self._write64(where, entry | A)
             shift -= 9
@@ -122,18 +131,26 @@ class PageWalker:
 
     def _walk_pae(self, address: int, access: int, cr0: int, cr3: int, cr4: int, efer: int, ac: bool) -> int:
         read, write = self._read64, self._write64
-        reserved = self._reserved if efer & EFER_NXE else self._reserved | NX
+        reserved = self._reserved | _ABOVE_ADDRESS
+        if not efer & EFER_NXE:
+            reserved |= NX
         address &= 0xFFFFFFFF
         # CR3 names a table of four entries, 32-byte aligned; it is 32 bits wide outside long mode.
         top = self._table(cr3 & 0xFFFFF000, _TABLE_READ) | (cr3 & 0xFE0)
-        entry = read(top | (address >> 27 & 0x18))
+        where = top | (address >> 27 & 0x18)
+        entry = read(where)
         if not entry & P:
             return ~_error(access, cr4, efer, 0)
         if entry & (reserved | NX | 0x1E6):
             return ~_error(access, cr4, efer, PF_P | PF_RSVD)
         rights, no_execute = RW | US, 0
         for shift in (21, 12):
-            where = self._table(entry, _TABLE_READ) | (address >> (shift - 3) & 0xFF8)
+            table = self._table(entry, _TABLE_READ)
+            if table & self._too_wide:
+                return ~_error(access, cr4, efer, PF_P | PF_RSVD)
+            if shift == 12 and not entry & A:
+                write(where, entry | A)
+            where = table | (address >> (shift - 3) & 0xFF8)
             entry = read(where)
             if not entry & P:
                 return ~_error(access, cr4, efer, 0)
@@ -143,8 +160,6 @@ class PageWalker:
             no_execute |= entry & NX
             if shift == 12 or entry & PS:
                 break
-            if not entry & A:
-                write(where, entry | A)
         if shift == 21 and entry & 0x1FE000:
             return ~_error(access, cr4, efer, PF_P | PF_RSVD)
         low = (1 << shift) - 1
@@ -187,7 +202,13 @@ class PageWalker:
         efer: int,
         ac: bool,
     ) -> int:
-        """The end of a walk: permissions, accessed and dirty bits, and the page's own translation."""
+        """The end of a walk: the page's own translation, permissions, accessed and dirty bits."""
+        if self._translate is not None:
+            page = self._translate(page, access)
+            if page & self._too_wide:
+                return ~_error(access, cr4, efer, PF_P | PF_RSVD)
+        elif page & self._mask:
+            page = page ^ self._mask | PRIVATE
         permissions = _PERMISSIONS[
             rights | (access & 16) >> 1 | no_execute >> 59 | (cr0 & CR0_WP) >> 11 | (cr4 & CR4_SMEP) >> 14
             | (0 if ac else (cr4 & CR4_SMAP) >> 14)
@@ -200,11 +221,6 @@ class PageWalker:
         if not wanted & D:
             # A later store has to come back here to set the dirty bit.
             permissions &= ~WRITABLE
-        if self._translate is not None:
-            return self._translate(page, access) | permissions
-        mask = self._mask
-        if page & mask:
-            return page ^ mask | permissions | PRIVATE
         return page | permissions
 
 

@@ -115,10 +115,10 @@ class PluginManager(pluggy.PluginManager):
             plugin = info.entry_point.load()
             if isinstance(plugin, type):
                 plugin = plugin()
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise PluginError(
                 f"plug-in {info.name!r} from {info.origin} cannot be imported "
-                f"({type(error).__name__}: {_one_line(error)}); leave it out with -P no:{info.name}"
+                f"({_describe(error)}); leave it out with -P no:{info.name}"
             ) from error
         self.infos[info.name] = info
         self.add(plugin, info.name, info.origin)
@@ -136,6 +136,10 @@ class PluginManager(pluggy.PluginManager):
             ) from error
         module = plugin.__name__ if isinstance(plugin, ModuleType) else type(plugin).__module__
         self._modules[module] = name
+        package = module.partition(".")[0]
+        if package != hookspecs.__name__.partition(".")[0]:
+            # Code beside the plug-in's own module, such as its devices, is the plug-in's too.
+            self._modules.setdefault(package, name)
 
     def ready(self) -> None:
         """All plug-ins are in: publish their hook specifications, and refuse hooks that nobody specified."""
@@ -145,8 +149,14 @@ class PluginManager(pluggy.PluginManager):
         except pluggy.PluginValidationError as error:
             name = self.get_name(error.plugin) or "?"
             raise PluginError(
-                f"plug-in {name!r} does not fit this sevplug ({_one_line(error)}); leave it out with -P no:{name}"
+                f"plug-in {name!r}{self._origin(name)} does not fit this sevplug ({_one_line(error)}); "
+                f"leave it out with -P no:{name}"
             ) from error
+        except Exception as error:
+            blamed = self.blame(error)
+            if blamed is None:
+                raise
+            raise blamed from error
 
     @property
     def names(self) -> list[str]:
@@ -163,19 +173,27 @@ class PluginManager(pluggy.PluginManager):
         culprit = None
         traceback = error.__traceback__
         while traceback is not None:
-            module = traceback.tb_frame.f_globals.get("__name__", "")
-            culprit = self._modules.get(module, culprit)
+            culprit = self._owner(traceback.tb_frame.f_globals.get("__name__", "")) or culprit
             traceback = traceback.tb_next
         if culprit is None:
             return None
-        info = self.infos.get(culprit)
-        origin = f" from {info.origin}" if info is not None else ""
         blamed = PluginError(
-            f"plug-in {culprit!r}{origin} failed ({type(error).__name__}: {_one_line(error)}); "
-            f"leave it out with -P no:{culprit}"
+            f"plug-in {culprit!r}{self._origin(culprit)} failed ({_describe(error)}); leave it out with -P no:{culprit}"
         )
         blamed.__cause__ = error
         return blamed
+
+    def _owner(self, module: str) -> str | None:
+        """The plug-in that ``module`` or a package around it belongs to."""
+        while module:
+            if module in self._modules:
+                return self._modules[module]
+            module = module.rpartition(".")[0]
+        return None
+
+    def _origin(self, name: str) -> str:
+        info = self.infos.get(name)
+        return f" from {info.origin}" if info is not None else ""
 
 
 def load_plugins(selection: Selection = Selection()) -> PluginManager:
@@ -185,6 +203,11 @@ def load_plugins(selection: Selection = Selection()) -> PluginManager:
         manager.load(info)
     manager.ready()
     return manager
+
+
+def _describe(error: BaseException) -> str:
+    """The class and the text of ``error``, where it has one."""
+    return f"{type(error).__name__}: {_one_line(error)}".removesuffix(": ")
 
 
 def _one_line(error: BaseException) -> str:

@@ -31,6 +31,7 @@ STATUS_SEV_ENABLED = 1 << 0
 API = ApiVersion(1, 55, 24)
 HANDLE = 1
 _GENERAL_PROTECTION = 13
+_MACHINE_OPTIONS = ("memory-encryption", "confidential-guest-support")
 
 
 class SevPlugin:
@@ -47,14 +48,20 @@ class SevPlugin:
     @hookimpl
     def machine_init(self, machine: Machine) -> None:
         """Take the object that the machine option names; with neither, a guest with the defaults."""
-        objects = {spec.id: spec for spec in machine.take_objects(sev_object.TYPE)}
-        wanted = machine.take_option("memory-encryption", "confidential-guest-support")
+        objects: dict[str, SevObject] = {}
+        for spec in machine.take_objects(sev_object.TYPE):
+            if spec.id in objects:
+                raise ConfigError(f"two {sev_object.TYPE} objects have the id {spec.id}")
+            objects[spec.id] = sev_object.parse(spec)
+        for option in _MACHINE_OPTIONS:
+            wanted = machine.take_option(option)
+            if wanted is not None:
+                break
         if wanted is not None and wanted not in objects:
-            raise ConfigError(f"machine option memory-encryption={wanted}: no {sev_object.TYPE} object has that id")
+            raise ConfigError(f"machine option {option}={wanted}: no {sev_object.TYPE} object has that id")
         if wanted is None and len(objects) > 1:
             raise ConfigError(f"{len(objects)} {sev_object.TYPE} objects: say which one with memory-encryption=ID")
-        spec = objects[wanted] if wanted is not None else next(iter(objects.values()), None)
-        self._use(SevObject() if spec is None else sev_object.parse(spec))
+        self._use(objects[wanted] if wanted is not None else next(iter(objects.values()), SevObject()))
         if self.object.defaulted_keys:
             names = " and ".join(self.object.defaulted_keys)
             machine.warn(f"no {names} given: 16 zero bytes are used, which everybody knows")

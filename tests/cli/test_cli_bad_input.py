@@ -13,13 +13,9 @@ GUID = "736869e5-84f0-4973-92ec-06879ce3da0b"
 SEV0 = "sev-emulated,id=sev0,cbitpos=47,reduced-phys-bits=1"
 NAMES = "logging, measurement, pc-board, qmp, secret-injection, sev"
 
-# {tmp} is a folder with: empty (no byte), key15 (15 bytes), secret, spin.bin (4 KiB), odd.bin (4 KiB + 1), big.bin (8 MiB + 1)
+# (command line, message, exit status).  {tmp} is the fixture `folder`.
 CASES: list[tuple[str, str, int]] = [
     # the command itself
-    ("nonsense", "No such command 'nonsense'.", 2),
-    ("run --nonsense", "No such option '--nonsense'.", 2),
-    ("run disk.img", "Got unexpected extra argument 'disk.img'.", 2),
-    ("run --bios", "Option '--bios' requires an argument.", 2),
     ("run -P nope", f"-P nope: no such plug-in is installed; there are {NAMES}", 2),
     ("run -P no:nope", f"-P no:nope: no such plug-in is installed; there are {NAMES}", 2),
     ("run -P no:", "-P no:: expected the name of a plug-in, or no: and a name", 2),
@@ -76,7 +72,7 @@ CASES: list[tuple[str, str, int]] = [
     ),
     (
         "run --object {sev0} -P no:sev",
-        "machine option 'memory-encryption' is not known to any enabled plug-in",
+        "object type 'sev-emulated' (id=sev0) is not known to any enabled plug-in",
         2,
     ),
     (
@@ -85,14 +81,16 @@ CASES: list[tuple[str, str, int]] = [
         2,
     ),
     ("qemu -device e1000", "-device e1000: not supported; the board's devices are fixed", 2),
-    ("qemu -accel kvm", "-accel kvm: kvm is not supported, expected tcg (emulation)", 2),
+    ("qemu -accel kvm", "-accel kvm: not supported, expected -accel tcg (emulation)", 2),
+    ("qemu -machine accel=kvm", "machine option accel=kvm: expected tcg", 2),
+    ("qemu -machine q35", "machine type 'q35': expected pc or pc-i440fx-VERSION", 2),
+    ("qemu -machine smm=on", "machine option smm=on: expected off, this board has none", 2),
     (
         "qemu -qmp unix:{tmp}/q,server=on -P no:qmp",
         "-qmp unix:{tmp}/q,server=on: no enabled plug-in takes this option",
         2,
     ),
     # secrets
-    ("run --secret", "Option '--secret' requires an argument.", 2),
     ("run --secret nonsense", "--secret: expected GUID=FILE", 2),
     (
         "run --secret nonsense={tmp}/secret",
@@ -147,9 +145,33 @@ def test_a_bad_command_line_ends_in_one_line(
         arguments += ["--log-level", "error"]
     assert run_app(arguments) == status
     told = capsys.readouterr()
-    assert told.err.replace(" (Did", "(Did").splitlines() == [f"sevplug: error: {message.format(**places)}"]
+    assert told.err.splitlines() == [f"sevplug: error: {message.format(**places)}"]
     assert told.out == ""
     assert sorted(os.listdir(folder)) == before
+
+
+@pytest.mark.parametrize(
+    ("line", "named"),
+    [
+        ("nonsense", "nonsense"),
+        ("--nonsense", "--nonsense"),
+        ("run --nonsense", "--nonsense"),
+        ("run disk.img", "disk.img"),
+        ("run --bios", "--bios"),
+        ("run --log-level loud", "--log-level"),
+        ("qemu --nonsense", "--nonsense"),
+        ("qemu --timeout", "--timeout"),
+        ("plugins --nonsense", "--nonsense"),
+    ],
+)
+def test_what_click_refuses_is_one_line_too(line: str, named: str, capsys: pytest.CaptureFixture[str]):
+    # The rest of the text is click's, and changes between its releases.
+    assert run_app(line.split()) == 2
+    told = capsys.readouterr()
+    assert told.err.startswith("sevplug: error: ")
+    assert named in told.err
+    assert told.err.count("\n") == 1
+    assert told.out == ""
 
 
 @pytest.mark.parametrize("field", ["tik", "tek"])

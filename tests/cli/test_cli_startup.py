@@ -50,10 +50,9 @@ def foreign(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["plugins", "--json"], ["run", "--help"]])
 def test_what_runs_no_guest_imports_nothing_heavy(arguments: list[str]):
-    script = RUN.format(arguments=arguments) + (
-        "\nimport sys; print(status, [name for name in ('unicorn', 'rich', 'asyncio', 'structlog') if name in sys.modules])"
-    )
-    assert python(script).stdout.splitlines()[-1] == "0 []"
+    look = "\nimport sys; print(status, {'unicorn', 'rich', 'asyncio', 'structlog'} & set(sys.modules))"
+    script = RUN.format(arguments=arguments) + look
+    assert python(script).stdout.splitlines()[-1] == "0 set()"
 
 
 def test_the_version_does_not_load_plugins():
@@ -78,7 +77,7 @@ def test_the_help_of_run_lists_the_options_of_plugins(capsys: pytest.CaptureFixt
 
 def test_the_option_of_a_plugin_that_is_off_is_unknown(capsys: pytest.CaptureFixture[str]):
     assert run_app(["run", "-P", "no:logging", "--log-level", "debug"]) == 2
-    assert capsys.readouterr().err.startswith("sevplug: error: No such option '--log-level'.")
+    assert capsys.readouterr().err.startswith("sevplug: error: No such option")
 
 
 def test_plugins_lists_what_is_installed(capsys: pytest.CaptureFixture[str]):

@@ -6,6 +6,7 @@ import threading
 from concurrent.futures import CancelledError, Future
 
 import pytest
+from assembler import assemble
 from machines import machine_with
 
 from sevplug.core.control import Control
@@ -68,6 +69,45 @@ def test_closing_cancels_what_waits_and_refuses_what_comes() -> None:
     assert not control.waiting
 
 
+def test_a_request_that_crosses_the_end_is_answered_and_kicks_before_it() -> None:
+    control = Control()
+    order: list[str] = []
+    kicking, closing = threading.Event(), threading.Event()
+
+    def kick() -> None:
+        kicking.set()
+        # The closing thread is on its way, and has to wait until this request is in.
+        assert closing.wait(10)
+        order.append("kicked")
+
+    def close() -> None:
+        assert kicking.wait(10)
+        closing.set()
+        control.close()
+        order.append("closed")
+
+    control.kick = kick
+    closer = threading.Thread(target=close)
+    closer.start()
+    future = control.submit(lambda: 1)
+    closer.join()
+    assert future.cancelled()
+    assert order == ["kicked", "closed"]
+
+
+def test_an_interrupt_ends_the_wait_of_the_one_who_asked_and_goes_on() -> None:
+    control = Control()
+
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    future = control.submit(interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        control.serve()
+    with pytest.raises(KeyboardInterrupt):
+        future.result(timeout=0)
+
+
 def test_serving_with_a_timeout_wakes_for_the_first_request() -> None:
     control = Control()
     answers: list[Future[str]] = []
@@ -103,8 +143,6 @@ def test_many_threads_get_each_their_own_answer() -> None:
 
 
 def test_a_running_guest_answers_another_thread_between_two_instructions() -> None:
-    from assembler import assemble
-
     with machine_with(assemble("1: inc eax; jmp 1b")) as (machine, _board):
         ident: list[int] = []
 
@@ -121,8 +159,6 @@ def test_a_running_guest_answers_another_thread_between_two_instructions() -> No
 
 
 def test_whoever_waits_for_a_machine_that_ends_is_told() -> None:
-    from assembler import assemble
-
     with machine_with(assemble("out 0xf4, al")) as (machine, _board):
         machine.run(timeout=5)
         future = machine.control.submit(lambda: "too late")

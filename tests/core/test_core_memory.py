@@ -61,6 +61,15 @@ def test_rom_is_padded_to_pages_and_keeps_its_contents_against_stores(memory: Gu
     assert memory.read(ROM_AT, 5) == b"rom\0\0"
 
 
+def test_an_access_that_begins_in_nothing_reaches_what_comes_after(memory: GuestMemory) -> None:
+    memory.add_rom(ROM_AT, b"rom", "bios", writable=True)
+    assert memory.read(ROM_AT - 2, 5) == b"\xff\xffrom"
+    memory.write(ROM_AT - 2, b"abcd")
+    assert memory.read(ROM_AT - 2, 5) == b"\xff\xffcdm"
+    memory.load(ROM_AT - 2, b"efgh")
+    assert memory.read(ROM_AT - 2, 5) == b"\xff\xffghm"
+
+
 def test_a_power_on_load_reaches_into_rom(memory: GuestMemory) -> None:
     memory.add_rom(ROM_AT, b"rom", "bios")
     memory.load(ROM_AT, b"new")

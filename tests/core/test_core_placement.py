@@ -55,5 +55,7 @@ def test_a_variable_store_that_is_not_whole_pages_is_refused_before_anything_is_
 
 def test_flash_has_a_limit_over_both_banks(memory: GuestMemory) -> None:
     boot = BootImages(firmware=Image(bytes(FLASH_LIMIT), "code.fd"), variables=Image(bytes(4096), "vars.fd"))
-    with pytest.raises(ConfigError, match=rf"^firmware code\.fd: {FLASH_LIMIT + 4096} bytes of flash, expected at most"):
+    with pytest.raises(
+        ConfigError, match=rf"^firmware code\.fd: {FLASH_LIMIT + 4096} bytes of flash, expected at most"
+    ):
         place_firmware(memory, boot)

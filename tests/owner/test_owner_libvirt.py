@@ -7,6 +7,7 @@ from uuid import UUID
 
 import attrs
 import pytest
+from parts import find_tool, missing
 
 from sevplug.owner.expect import expect_images
 from sevplug.sevapi.keys import TransportKeys
@@ -60,14 +61,15 @@ class Validator:
 
 @pytest.fixture(scope="module", autouse=True)
 def libvirts_tool() -> None:
-    if not Path(VALIDATE).exists():
-        pytest.skip(f"{VALIDATE} is missing: install the Debian package libvirt-clients-qemu")
+    find_tool("virt-qemu-sev-validate", "libvirt-clients-qemu")
     modules = [PYTHON, "-c", "import libvirt, lxml.etree, cryptography"]
     probe = subprocess.run(modules, capture_output=True, text=True, timeout=60, check=False)
     if probe.returncode:
         # libvirt-clients-qemu itself depends on neither lxml nor cryptography.
-        missing = probe.stderr.strip().splitlines()[-1]
-        pytest.skip(f"{VALIDATE} needs python3-libvirt, python3-lxml and python3-cryptography: {missing}")
+        reason = probe.stderr.strip().splitlines()[-1]
+        missing(
+            f"{VALIDATE} needs Debian's python3-libvirt, python3-lxml and python3-cryptography: {reason}"
+        )
 
 
 @pytest.fixture

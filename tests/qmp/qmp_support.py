@@ -47,6 +47,10 @@ class FakeEngine:
         return None if page is None else page | linear & 0xFFF
 
 
+class Interrupt(BaseException):
+    """What Ctrl-C is to a machine, without stopping the test run."""
+
+
 class FakeMachine:
     """What the plug-in uses of a machine, without a CPU; the thread that calls `run` is the machine's."""
 
@@ -62,11 +66,15 @@ class FakeMachine:
         self.status = "prelaunch"
         self.ended: str | None = None
         self.warnings: list[str] = []
+        self.interrupts = 0
         self.on_inject: Callable[[Any], int] | None = None
 
     def run(self) -> None:
         while self.ended is None:
-            self.control.serve(0.05)
+            try:
+                self.control.serve(0.05)
+            except Interrupt:
+                self.interrupts += 1
         self.notify(events.RUN_END, result=self.ended, detail="", seconds=0.0)
 
     def close(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -186,7 +187,7 @@ REQUESTS = b"""{"execute":"qmp_capabilities"} {'execute': 'stop', 'id': [1, -2.5
 @given(st.lists(st.integers(0, len(REQUESTS)), max_size=30))
 def test_any_cutting_of_a_stream_gives_the_same(cuts: list[int]) -> None:
     places = [0, *sorted(cuts), len(REQUESTS)]
-    chunks = [REQUESTS[start:end] for start, end in zip(places, places[1:], strict=False)]
+    chunks = [REQUESTS[start:end] for start, end in pairwise(places)]
     assert results(*chunks) == results(REQUESTS)
 
 

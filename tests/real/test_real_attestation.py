@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import find_tool
+from parts import find_tool
 from qemu.qmp.legacy import QEMUMonitorProtocol
 
 pytestmark = pytest.mark.real

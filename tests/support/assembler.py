@@ -12,7 +12,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-import pytest
+from parts import missing
 
 IMAGE_SIZE = 0x10000
 BASE = 0x1_0000_0000 - IMAGE_SIZE
@@ -34,9 +34,9 @@ reset_vector:
 
 @functools.cache
 def assemble(source: str, *, frame: bool = True) -> bytes:
-    """The 64 KiB image of ``source`` (GNU syntax; ``.intel_syntax noprefix`` is on); skips where binutils is missing."""
+    """The 64 KiB image of ``source`` (GNU as, Intel syntax); skips where binutils is missing."""
     if not (shutil.which("as") and shutil.which("ld")):
-        pytest.skip("GNU as and ld are missing: install the Debian package binutils")
+        missing("GNU as and ld are missing: install the Debian package binutils")
     text = ".intel_syntax noprefix\n" + (_FRAME % source if frame else source)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder)

@@ -48,9 +48,9 @@ def _query_version(_machine: Machine, _arguments: Arguments) -> dict[str, Any]:
     return version_info()
 
 
-def _query_name(_machine: Machine, _arguments: Arguments) -> dict[str, Any]:
-    # There is no option that names a guest.
-    return {}
+def _query_name(machine: Machine, _arguments: Arguments) -> dict[str, Any]:
+    name = machine.config.options.get("name")
+    return {"name": name} if name else {}
 
 
 def _query_kvm(_machine: Machine, _arguments: Arguments) -> dict[str, bool]:

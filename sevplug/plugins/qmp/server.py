@@ -101,13 +101,14 @@ class QmpServer:
         if self._request is not None:
             self._request.cancel()
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._idle.wait(), _GRACE)
+            async with asyncio.timeout(_GRACE):
+                await self._idle.wait()
         serving.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await serving
 
     async def _serve(self) -> None:
-        while True:
+        while not self._stop.is_set():
             try:
                 connection, _peer = await self._loop.sock_accept(self._listener.socket)
             except OSError:
@@ -115,8 +116,13 @@ class QmpServer:
                 await asyncio.sleep(_RETRY)
                 continue
             self._client_came.set()
-            with contextlib.suppress(OSError, MachineEnded):
+            try:
                 await self._converse(connection)
+            except (OSError, MachineEnded):
+                pass
+            except Exception as error:
+                # A fault of the server's own costs this client its connection and nobody else theirs.
+                self._loop.call_exception_handler({"message": "the QMP server failed", "exception": error})
 
     async def _converse(self, connection: socket.socket) -> None:
         """Serve one client until it or the machine leaves."""
@@ -159,6 +165,10 @@ class QmpServer:
             self._request = None
         if request.cancelled():
             raise MachineEnded
+        error = request.exception()
+        if error is not None and not isinstance(error, Exception):
+            # An interrupt met the machine's thread in the middle of the request: not the server's to pass on.
+            raise MachineEnded
         return request.result()
 
     def _wake(self, done: asyncio.Event, _request: Future[Any]) -> None:
@@ -178,6 +188,7 @@ async def _hang_up(writer: asyncio.StreamWriter) -> None:
     """Close the connection when everything is sent, or after a while."""
     writer.close()
     with contextlib.suppress(OSError, TimeoutError):
-        await asyncio.wait_for(writer.wait_closed(), _GRACE)
+        async with asyncio.timeout(_GRACE):
+            await writer.wait_closed()
         return
     writer.transport.abort()

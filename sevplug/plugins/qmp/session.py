@@ -100,12 +100,11 @@ def run_command(machine: Machine, command: Command, arguments: Mapping[str, Any]
     except SevplugError as error:
         raise QmpError(str(error)) from error
     except Exception as error:
-        # The exception's own text is left out: nobody knows what it quotes.
-        blamed = machine.plugins.blame(error)
-        text = f"QMP command {command.name} failed: {blamed or type(error).__name__}"
+        failed = f"QMP command {command.name} failed: "
         if command.on_machine:
-            machine.warn(text)
-        raise QmpError(text) from error
+            machine.warn(f"{failed}{machine.plugins.blame(error) or type(error).__name__}")
+        # The text of a fault may quote anything, so it stays on this side of the socket.
+        raise QmpError(failed + type(error).__name__) from error
 
 
 def _response(message: Any, kind: str, value: Any) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import stat
 import tempfile
@@ -20,14 +21,16 @@ def whole_file(path: str, failure: str) -> Iterator[BinaryIO]:
     cannot be opened, and with ``failure`` and the system's reason when writing fails.
     """
     try:
-        target = os.path.realpath(path) if path else path
+        if not path:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+        target = os.path.realpath(path)
         mode = _mode(target)
         if mode is not None and not stat.S_ISREG(mode):
             opened: BinaryIO = open(target, "wb")  # noqa: SIM115 (closed below, whatever happens)
             unfinished = None
         else:
             folder, name = os.path.split(target)
-            handle, unfinished = tempfile.mkstemp(prefix=f".{name[:100]}.", dir=folder or "")
+            handle, unfinished = tempfile.mkstemp(prefix=f".{name[:100]}.", dir=folder)
             opened = os.fdopen(handle, "wb")
     except (OSError, ValueError) as error:
         reason = (isinstance(error, OSError) and error.strerror) or "Invalid argument"
