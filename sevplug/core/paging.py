@@ -97,7 +97,7 @@ class PageWalker:
         keep = _ADDRESS & ~mask
         rights = RW | US
         no_execute = 0
-        table = self._table(cr3, _TABLE_READ)
+        table = cr3 & keep if translate is None else self._table(cr3, _TABLE_READ)
         shift = 39
         while True:
             where = table | (address >> (shift - 3) & 0xFF8)

@@ -4,110 +4,44 @@ from __future__ import annotations
 
 from typing import Any
 
-import attrs
 import pytest
-
-from sevplug.core.paging import PageWalker
-from sevplug.core.vcpu import PRIVATE, Access
-
-P, RW, US, A, D, PS, NX = 1, 2, 4, 0x20, 0x40, 0x80, 1 << 63
-READ, WRITE, FETCH, USER = Access.READ, Access.WRITE, Access.FETCH, Access.USER
-R, W, X = 1, 2, 4
-WP, PG = 1 << 16, 1 << 31
-PSE, PAE, SMEP, SMAP = 1 << 4, 1 << 5, 1 << 20, 1 << 21
-LMA, NXE = 1 << 10, 1 << 11
-# Error codes.
-E_P, E_W, E_U, E_RSVD, E_I = 1, 2, 4, 8, 16
-PHYSICAL_BITS = 40
-C_BIT = 1 << 47
-TABLES = (0x10000, 0x11000, 0x12000, 0x13000)
-
-
-@attrs.frozen
-class Kind:
-    """A mode and a page size: the levels' shifts down to the leaf, and the control bits that select them."""
-
-    name: str
-    shifts: tuple[int, ...]
-    cr4: int
-    efer: int
-    linear: int
-    page: int
-
-    @property
-    def wide(self) -> bool:
-        return self.efer != 0 or bool(self.cr4 & PAE)
-
-    @property
-    def leaf(self) -> int:
-        return len(self.shifts) - 1
-
-    def has_rights(self, level: int) -> bool:
-        """Whether the entry of ``level`` holds R/W, U/S and accessed bits; PAE's top level does not."""
-        return not (self.name.startswith("PAE") and level == 0)
-
-
-LONG_LINEAR, SHORT_LINEAR = 0x0000_7ABC_DEF1_2000, 0x7ABD_E000
-KINDS = (
-    Kind("32-bit 4K", (22, 12), 0, 0, SHORT_LINEAR, 0x1234_5000),
-    Kind("32-bit 4M", (22,), PSE, 0, SHORT_LINEAR, 0x1240_0000),
-    Kind("PAE 4K", (30, 21, 12), PAE, 0, SHORT_LINEAR, 0x12_3456_7000),
-    Kind("PAE 2M", (30, 21), PAE, 0, SHORT_LINEAR, 0x12_3460_0000),
-    Kind("4-level 4K", (39, 30, 21, 12), PAE, LMA, LONG_LINEAR, 0x12_3456_7000),
-    Kind("4-level 2M", (39, 30, 21), PAE, LMA, LONG_LINEAR, 0x12_3460_0000),
-    Kind("4-level 1G", (39, 30), PAE, LMA, LONG_LINEAR, 0x12_4000_0000),
+from page_tables import (
+    E_I,
+    E_P,
+    E_RSVD,
+    E_U,
+    E_W,
+    FETCH,
+    KINDS,
+    NX,
+    NXE,
+    PG,
+    PHYSICAL_BITS,
+    PS,
+    READ,
+    RW,
+    SMAP,
+    SMEP,
+    US,
+    USER,
+    WIDE,
+    WP,
+    WRITE,
+    A,
+    D,
+    Kind,
+    P,
+    R,
+    Space,
+    W,
+    X,
+    levels_of_kinds,
 )
-WIDE = tuple(kind for kind in KINDS if kind.wide)
+
+from sevplug.core.vcpu import Access
+
 by_name = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
 by_wide_name = pytest.mark.parametrize("kind", WIDE, ids=lambda kind: kind.name)
-
-
-class Space:
-    """Page tables that map one page, each level with all rights unless a test takes them away."""
-
-    def __init__(self, kind: Kind) -> None:
-        self.kind = kind
-        self.memory: dict[int, int] = {}
-        self.cr3 = TABLES[0]
-        self.where: list[int] = []
-        size, bits = (8, 9) if kind.wide else (4, 10)
-        for level, shift in enumerate(kind.shifts):
-            index_bits = 2 if kind.wide and shift == 30 and not kind.efer else bits
-            index = kind.linear >> shift & (1 << index_bits) - 1
-            self.where.append(TABLES[level] + index * size)
-            if level < kind.leaf:
-                rights = RW | US if kind.has_rights(level) else 0
-                self[level] = TABLES[level + 1] | P | rights
-            else:
-                self[level] = kind.page | P | RW | US | (PS if shift > 12 else 0)
-
-    def __getitem__(self, level: int) -> int:
-        return self.memory[self.where[level]]
-
-    def __setitem__(self, level: int, entry: int) -> None:
-        self.memory[self.where[level]] = entry
-
-    def walker(self, **more: object) -> PageWalker:
-        get, put = (lambda gpa: self.memory.get(gpa, 0)), self.memory.__setitem__
-        return PageWalker(get, put, get, put, PHYSICAL_BITS, **more)  # type: ignore[arg-type]
-
-    def walk(self, access: int, *, cr0: int = WP, cr4: int = 0, efer: int = 0, ac: bool = False, mask: int = 0) -> int:
-        return self.walker(mask=mask).walk(
-            self.kind.linear, access, cr0 | PG | 1, self.cr3, self.kind.cr4 | cr4, self.kind.efer | efer, ac
-        )
-
-    @property
-    def expected_page(self) -> int:
-        """Where the linear address lies in the page, to 4 KiB."""
-        return self.kind.page | self.kind.linear & (1 << self.kind.shifts[-1]) - 1 & ~0xFFF
-
-    def allows(self, access: int, **control: int) -> bool:
-        """Whether the walk succeeds; when it does, it has to end at the page."""
-        found = self.walk(access, **control)  # type: ignore[arg-type]
-        if found >= 0:
-            assert found & 0x000F_FFFF_FFFF_F000 == self.expected_page
-            return True
-        return False
 
 
 def levels_with_rights(kind: Kind) -> list[int]:
@@ -180,14 +114,6 @@ def test_the_low_bits_of_cr3_are_no_part_of_an_address(kind: Kind) -> None:
 
 
 # -- present ---------------------------------------------------------------------------------------------------------
-
-
-def levels_of_kinds(kinds: tuple[Kind, ...] = KINDS) -> list[Any]:
-    return [
-        pytest.param(kind, level, id=f"{kind.name} level {level}")
-        for kind in kinds
-        for level in range(len(kind.shifts))
-    ]
 
 
 by_level = pytest.mark.parametrize(("kind", "level"), levels_of_kinds())
@@ -410,102 +336,3 @@ def test_the_fetch_bit_is_reported_only_where_fetches_can_differ(kind: Kind, cr4
     told = bool(cr4) or (bool(efer) and kind.wide)
     assert space.walk(FETCH, cr4=cr4, efer=efer) == ~(E_I if told else 0)
     assert space.walk(READ, cr4=cr4, efer=efer) == ~0
-
-
-# -- the bit that marks private addresses ------------------------------------------------------------------------------
-
-
-def strip(address: int, _access: int) -> int:
-    return address & ~C_BIT | PRIVATE if address & C_BIT else address
-
-
-@pytest.mark.parametrize(("kind", "level"), levels_of_kinds(WIDE))
-@pytest.mark.parametrize("access", [READ, WRITE, FETCH])
-def test_a_c_bit_is_stripped_at_each_level_by_mask_and_by_function_alike(
-    kind: Kind, level: int, access: Access
-) -> None:
-    results = []
-    for more in ({"mask": C_BIT}, {"translate": strip}):
-        space = Space(kind)
-        space[level] |= C_BIT
-        results.append(space.walker(**more).walk(kind.linear, access, PG | 1, space.cr3, kind.cr4, kind.efer))
-        assert space[level] & C_BIT
-    by_mask, by_function = results
-    assert by_mask == by_function
-    assert by_mask & 0x000F_FFFF_FFFF_F000 == Space(kind).expected_page
-    assert bool(by_mask & PRIVATE) == (level == kind.leaf)
-
-
-@pytest.mark.parametrize("kind", KINDS[4:], ids=lambda kind: kind.name)
-def test_a_c_bit_in_cr3_is_stripped_and_does_not_make_the_page_private(kind: Kind) -> None:
-    for more in ({"mask": C_BIT}, {"translate": strip}):
-        space = Space(kind)
-        found = space.walker(**more).walk(kind.linear, READ, PG | 1, space.cr3 | C_BIT, kind.cr4, kind.efer)
-        assert found & 0x000F_FFFF_FFFF_F000 == space.expected_page
-        assert not found & PRIVATE
-
-
-@pytest.mark.parametrize("position", [40, 47, 51])
-def test_the_c_bit_may_be_any_bit_above_the_address(position: int) -> None:
-    space = Space(KINDS[4])
-    for level in range(4):
-        space[level] |= 1 << position
-    space.cr3 |= 1 << position
-    found = space.walk(WRITE, mask=1 << position)
-    assert found == space.expected_page | PRIVATE | R | W | X
-    for other in {40, 47, 51} - {position}:
-        space[3] |= 1 << other
-        assert space.walk(READ, mask=1 << position) == ~(E_P | E_RSVD)
-        space[3] &= ~(1 << other)
-
-
-@by_wide_name
-def test_without_a_c_bit_its_place_is_reserved(kind: Kind) -> None:
-    space = Space(kind)
-    space[kind.leaf] |= C_BIT
-    assert space.walk(READ) == ~(E_P | E_RSVD)
-
-
-@by_name
-def test_the_function_sees_cr3_each_table_and_the_page_with_the_kind_of_access(kind: Kind) -> None:
-    space = Space(kind)
-    seen: list[tuple[int, int]] = []
-
-    def translate(address: int, access: int) -> int:
-        seen.append((address, access))
-        return address
-
-    space.walker(translate=translate).walk(kind.linear, WRITE | USER, PG | 1, space.cr3, kind.cr4, kind.efer)
-    tables = [(table, Access.TABLE | Access.READ) for table in TABLES[: len(kind.shifts)]]
-    assert seen == [*tables, (space.expected_page, WRITE | USER)]
-
-
-def test_the_function_sees_addresses_without_paging_too() -> None:
-    seen: list[tuple[int, int]] = []
-
-    def translate(address: int, access: int) -> int:
-        seen.append((address, access))
-        return address | PRIVATE
-
-    found = Space(KINDS[0]).walker(translate=translate).walk(0x12345, FETCH, 1, 0, 0, 0)
-    assert seen == [(0x12000, FETCH)]
-    assert found == 0x12000 | R | W | X | PRIVATE
-
-
-@pytest.mark.parametrize(("kind", "level"), levels_of_kinds(WIDE))
-def test_what_the_function_leaves_above_the_width_is_reserved(kind: Kind, level: int) -> None:
-    for access, code in ((READ, 0), (WRITE | USER, E_W | E_U)):
-        space = Space(kind)
-        space[level] |= C_BIT | 1 << 46
-        before = space[level]
-        found = space.walker(translate=strip).walk(kind.linear, access, PG | 1, space.cr3, kind.cr4, kind.efer)
-        assert found == ~(E_P | E_RSVD | code)
-        assert space[level] == before
-
-
-@by_name
-def test_the_function_may_send_a_page_elsewhere(kind: Kind) -> None:
-    space = Space(kind)
-    walker = space.walker(translate=lambda address, access: address if access & Access.TABLE else 0x5000)
-    found = walker.walk(kind.linear, READ, PG | 1, space.cr3, kind.cr4, kind.efer)
-    assert found & 0x000F_FFFF_FFFF_F000 == 0x5000

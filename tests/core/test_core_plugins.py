@@ -356,6 +356,7 @@ def failing(hook: str, parameters: str, when: str = "True") -> object:
     ("hook", "parameters", "when", "guest"),
     [
         ("rdmsr", "cpu, index", "True", "mov ecx, 0x1a0; rdmsr; out 0xf4, al"),
+        ("translate", "address", "address == 0x5000", "mov al, [0x5000]; out 0xf4, al"),
         ("wrmsr", "cpu, index, value", "True", "mov ecx, 0x1a0; wrmsr; out 0xf4, al"),
         ("cpuid", "leaf", "leaf == 7", "mov eax, 7; cpuid; out 0xf4, al"),
         ("intercept", "code", "True", "rdtsc; out 0xf4, al"),
