@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 import pytest
 
-from sevplug.core.config import BootImages, Image, MachineConfig
+from sevplug.core.config import MachineConfig
 from sevplug.core.errors import ConfigError, GuestFault
 from sevplug.core.machine import Machine
 from sevplug.core.plugins import PluginManager
@@ -57,17 +57,3 @@ def test_the_apic_base_register_is_readable_and_checks_what_is_written(plugins):
         assert machine.cpu.msr_read(0x1B) == 0xFEE00100
         with pytest.raises(GuestFault):
             machine.cpu.msr_write(0x1B, 0xFEE00D00)
-
-
-@pytest.mark.real
-def test_ovmf_comes_to_its_boot_manager(plugins, ovmf_amdsev):
-    firmware = Image.load(ovmf_amdsev, "firmware")
-    with Machine(MachineConfig(boot=BootImages(firmware=firmware)), plugins) as machine:
-        serial = machine.private["serial"]
-
-        def end_at_boot_manager(_piece):
-            if b"No bootable option" in serial.output:
-                machine.quit()
-
-        serial.on_output.append(end_at_boot_manager)
-        assert machine.run(timeout=60).result == "quit"

@@ -1,0 +1,42 @@
+"""Running real firmware in this process until it has said something."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from sevplug.core.config import BootImages, Image, MachineConfig, ObjectSpec
+from sevplug.core.machine import Machine
+from sevplug.core.plugins import Selection, load_plugins
+
+
+def sev_object(c_bit: int = 51) -> ObjectSpec:
+    """An ``-object sev-emulated`` with zero keys."""
+    return ObjectSpec("sev-emulated", "sev0", {"cbitpos": str(c_bit), "reduced-phys-bits": "1"})
+
+
+def run_until(
+    text: bytes,
+    firmware: Path,
+    variables: Path | None = None,
+    *,
+    objects: Iterable[ObjectSpec] = (),
+    plugins: Iterable[str] = (),
+    timeout: float = 60,
+) -> tuple[str, bytes]:
+    """Run until ``text`` is on the serial port; (result: ``quit`` when it came, everything on the port)."""
+    boot = BootImages(
+        firmware=Image.load(firmware, "firmware"),
+        variables=Image.load(variables, "variable store") if variables else None,
+    )
+    manager = load_plugins(Selection.parse(["no:qmp", "no:logging", *plugins]))
+    with Machine(MachineConfig(boot=boot, objects=tuple(objects)), manager) as machine:
+        serial = machine.private["serial"]
+
+        def look(_piece: bytes) -> None:
+            if text in serial.output[-4096:]:  # type: ignore[attr-defined]
+                machine.quit()
+
+        serial.on_output.append(look)  # type: ignore[attr-defined]
+        run = machine.run(timeout=timeout)
+        return run.result, bytes(serial.output)  # type: ignore[attr-defined]
