@@ -56,7 +56,9 @@ class GuestMemory:
         self.ranges: list[MemoryRange] = []
         ram = self._allocate(ram_size)
         low = min(ram_size, LOW_RAM_LIMIT)
-        self._insert(MemoryRange(0, low, RangeKind.RAM, "ram", ram[:low]))
+        # Nearly every access goes here.
+        self._low = MemoryRange(0, low, RangeKind.RAM, "ram", ram[:low])
+        self._insert(self._low)
         if ram_size > low:
             self._insert(MemoryRange(HIGH_RAM_BASE, ram_size - low, RangeKind.RAM, "ram-high", ram[low:]))
 
@@ -103,6 +105,8 @@ class GuestMemory:
 
     def read(self, gpa: int, size: int) -> bytes:
         """``size`` bytes at ``gpa`` as the world outside the CPU sees them; 0xFF where nothing is."""
+        if gpa + size <= self._low.size:
+            return bytes(self._low.buffer[gpa : gpa + size])
         return b"".join(
             b"\xff" * length if entry is None else bytes(entry.buffer[start : start + length])
             for entry, start, length in self._pieces(gpa, size)
@@ -131,6 +135,7 @@ class GuestMemory:
     def close(self) -> None:
         """Give the buffers back; the memory cannot be used afterwards."""
         self.ranges.clear()
+        self._low = MemoryRange(0, 0, RangeKind.RAM, "ram", memoryview(b""))
         self._backing.clear()
 
     def _allocate(self, size: int) -> memoryview:
