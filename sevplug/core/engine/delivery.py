@@ -21,6 +21,8 @@ _CONTRIBUTORY = frozenset({DIVIDE, INVALID_TSS, NOT_PRESENT, STACK, PROTECTION})
 _WITH_ERROR_CODE = frozenset({8, 10, 11, 12, 13, 14, 17, 21, 29, 30})
 _FAULTS_WITH_RF = frozenset({0, 5, 6, 7, 10, 11, 12, 13, 14, 16, 17, 19})
 
+DR6_BS = 1 << 14
+
 ES, CS, SS, DS, FS, GS, LDT, TR, GDT, IDT = range(10)
 # Bits of a descriptor's second word, where QEMU's SegmentCache keeps them too.
 DESC_P, DESC_S, DESC_CODE, DESC_CONFORMING, DESC_WRITABLE = 1 << 15, 1 << 12, 1 << 11, 1 << 10, 1 << 9
@@ -37,9 +39,11 @@ class Delivery:
         self._shutdown = shutdown
 
     def exception(self, vector: int, error_code: int | None = None) -> None:
-        """A fault, trap or abort raised by the CPU.  Where the vector has an error code, None counts as 0."""
-        if vector in _WITH_ERROR_CODE and error_code is None:
-            error_code = 0
+        """A fault, trap or abort raised by the CPU.
+
+        The vector decides whether an error code is pushed: None counts as 0, and one that has no place is dropped.
+        """
+        error_code = (error_code or 0) if vector in _WITH_ERROR_CODE else None
         self._deliver(vector, error_code, software=False, resume=vector in _FAULTS_WITH_RF)
 
     def interrupt(self, vector: int) -> None:
@@ -50,13 +54,21 @@ class Delivery:
         """INT n, INT3, INTO; RIP is already behind the instruction."""
         self._deliver(vector, None, software=True, resume=False)
 
+    def single_step(self) -> None:
+        """#DB behind an instruction that was emulated while RFLAGS.TF was set."""
+        self._state.q[at.DR6 // 8] |= DR6_BS
+        self.exception(DEBUG)
+
     def _deliver(self, vector: int, error_code: int | None, *, software: bool, resume: bool) -> None:
-        first = vector
+        # What a program raises itself is benign whatever its number; only the CPU's own exceptions can become double.
+        first = -1 if software else vector
         while True:
             try:
                 self._once(vector, error_code, software, resume)
                 return
             except GuestFault as nested:
+                if software:
+                    self._cpu.set("rip", self._start_of_interrupt(vector))
                 serious = first in _CONTRIBUTORY and nested.vector in _CONTRIBUTORY
                 serious |= first == PAGE_FAULT and (nested.vector in _CONTRIBUTORY or nested.vector == PAGE_FAULT)
                 if vector == DOUBLE_FAULT:
@@ -83,6 +95,12 @@ class Delivery:
             self._long(vector, error_code, software, flags, pushed)
         else:
             self._protected(vector, error_code, software, flags, pushed)
+
+    def _start_of_interrupt(self, vector: int) -> int:
+        """Where the INT n, INT3 or INTO lies that RIP is behind: its fault is reported there."""
+        rip = self._cpu.rip
+        code = self._linear.read_code(self._cpu.segment(CS)[1] + rip - 2, 2)
+        return rip - 2 if code == bytes([0xCD, vector]) else rip - 1
 
     # -- real mode -------------------------------------------------------------------------------------------------
 
@@ -146,7 +164,7 @@ class Delivery:
     # -- long mode -------------------------------------------------------------------------------------------------
 
     def _long(self, vector: int, error_code: int | None, software: bool, flags: int, pushed: int) -> None:
-        cpu, linear = self._cpu, self._linear
+        cpu = self._cpu
         gate = self._gate(vector, 16, software)
         selector = gate >> 16 & 0xFFFF
         low, high, cpl = self._target(selector)
@@ -165,9 +183,9 @@ class Delivery:
         words += [cpu.rip, cpu.segment(CS)[0], pushed, old_rsp, old_ss]
         frame = b"".join(word.to_bytes(8, "little") for word in words)
         rsp = rsp - len(frame) & 0xFFFF_FFFF_FFFF_FFFF
-        linear.write(rsp, frame)
-        if cpl != cpu.cpl:
-            # In long mode a change of privilege loads a null selector into SS.
+        self._push(rsp, frame, 8)
+        if cpl != cpu.cpl or stack_index:
+            # In long mode a new stack comes with a null selector in SS.
             cpu.set_segment(
                 SS, cpl, 0, 0xFFFFFFFF, DESC_P | DESC_S | DESC_WRITABLE | 1 << 8 | DESC_B | DESC_G | cpl << 13
             )
@@ -180,6 +198,16 @@ class Delivery:
         cpu.set("rflags", flags & ~cleared)
         cpu.sync_mode(cpl)
 
+    def _push(self, address: int, frame: bytes, width: int) -> None:
+        """Store a stack frame in one go; where that fails, word by word from the top, to fault as the CPU does."""
+        try:
+            self._linear.write(address, frame)
+        except GuestFault as fault:
+            if fault.vector == PROTECTION:
+                raise GuestFault(STACK, 0) from None
+            for offset in range(len(frame) - width, -1, -width):
+                self._linear.write(address + offset, frame[offset : offset + width])
+
     def _tss_stack(self, offset: int) -> int:
         selector, base, limit, _flags = self._cpu.segment(TR)
         if offset + 7 > limit:
@@ -189,7 +217,7 @@ class Delivery:
     # -- protected mode --------------------------------------------------------------------------------------------
 
     def _protected(self, vector: int, error_code: int | None, software: bool, flags: int, pushed: int) -> None:
-        cpu, linear = self._cpu, self._linear
+        cpu = self._cpu
         gate = self._gate(vector, 8, software)
         kind = gate >> 40 & 0x1F
         if kind == 5:
@@ -218,15 +246,16 @@ class Delivery:
         limit = (1 << 8 * width) - 1
         frame = b"".join((word & limit).to_bytes(width, "little") for word in words)
         new_esp = esp - len(frame) & mask
-        linear.write(stack[1] + new_esp & 0xFFFFFFFF, frame)
+        # A stack pointer that wraps around leaves the older part at the segment's end.
+        upper = min(len(frame), mask + 1 - new_esp)
+        self._push(stack[1], frame[upper:], width)
+        self._push(stack[1] + new_esp & 0xFFFFFFFF, frame[:upper], width)
         if virtual:
             for number in (ES, DS, FS, GS):
                 cpu.set_segment(number, 0, 0, 0, 0)
         if inner:
             cpu.set_segment(SS, stack[0] & ~3 | cpl, stack[1], stack[2], stack[3])
-            cpu.set("rsp", new_esp)
-        else:
-            cpu.set("rsp", (old_rsp & ~mask | new_esp) & 0xFFFFFFFF)
+        cpu.set("rsp", (old_rsp & ~mask | new_esp) & 0xFFFFFFFF)
         cpu.set_segment(CS, selector & ~3 | cpl, _base(low, high), _limit(low, high), high)
         cpu.set("rip", (gate & 0xFFFF) | (gate >> 32 & 0xFFFF0000 if width == 4 else 0))
         cleared = FLAG_TF | FLAG_VM | FLAG_RF | FLAG_NT

@@ -22,12 +22,14 @@ from sevplug.core.binding import bind_first
 from sevplug.core.bus import MmioRange
 from sevplug.core.engine import internals as at
 from sevplug.core.engine import library
-from sevplug.core.engine.delivery import Delivery
+from sevplug.core.engine.delivery import DEBUG, Delivery
 from sevplug.core.engine.fills import NOWHERE, Fills, mapped_pointer
 from sevplug.core.engine.intercepts import EXIT_HLT, EXIT_SHUTDOWN, EXIT_SMI, EXIT_VINTR, INTERCEPT_WORD, Intercepts
 from sevplug.core.engine.linear import LinearMemory
+from sevplug.core.engine.portio import PortIo
+from sevplug.core.engine.syscall import LENGTH as SYSTEM_CALL_LENGTH
 from sevplug.core.engine.syscall import enter_by_syscall, enter_by_sysenter
-from sevplug.core.engine.vcpu import FLAG_IF, EngineCpu
+from sevplug.core.engine.vcpu import FLAG_IF, FLAG_TF, EngineCpu
 from sevplug.core.errors import GuestFault
 from sevplug.core.msrs import permission_bitmap
 from sevplug.core.vcpu import Access
@@ -59,20 +61,24 @@ class Engine:
         self._leaving = False
         self._halted = False
         self._stalled = False
+        self._line_held_back = False
         library.check(
             self._lib.uc_open(library.ARCH_X86, library.MODE_64, ctypes.byref(self._handle)), "the CPU engine"
         )
         library.control(self._handle, library.CTL_CPU_MODEL, library.CPU_EPYC)
         library.control(self._handle, library.CTL_TLB_TYPE, library.TLB_VIRTUAL)
+        # With a list of exit addresses, an empty one, no address ends a run; "until" would reserve one, 0 among them.
+        library.control(self._handle, library.CTL_USE_EXITS, 1)
         self._state = at.CpuState(self._handle)
         assert self._handle.value is not None
         self._invalid_address = c_uint64.from_address(self._handle.value + at.UC_INVALID_ADDRESS)
         self.cpu = EngineCpu(self, self._state, self._handle)
         self._map_memory()
-        self._fills = Fills(machine, self.cpu)
+        self._fills = Fills(machine, self.cpu, self._fail)
         self._linear = LinearMemory(self.cpu, self._fills, machine.memory)
         self.delivery = Delivery(self.cpu, self._linear, lambda text: machine.end(result.FAULT, text))
         self.intercepts = Intercepts(machine, self.cpu, self._linear, self._handle)
+        self._ports = PortIo(machine, self.cpu, self._linear, self._tick, self._fail)
         self._install_hooks()
         machine.memory.on_write = self._written
 
@@ -115,8 +121,8 @@ class Engine:
             (library.HOOK_TLB_FILL, self._fills.callback, None),
             (library.HOOK_INTR, library.INTR_CALLBACK(self._on_interrupt), None),
             (library.HOOK_INSN_INVALID, library.INVALID_CALLBACK(self._on_invalid), None),
-            (library.HOOK_INSN, library.IN_CALLBACK(self._on_in), library.INS_IN),
-            (library.HOOK_INSN, library.OUT_CALLBACK(self._on_out), library.INS_OUT),
+            (library.HOOK_INSN, library.IN_CALLBACK(self._ports.on_in), library.INS_IN),
+            (library.HOOK_INSN, library.OUT_CALLBACK(self._ports.on_out), library.INS_OUT),
             (library.HOOK_INSN, library.INSN_CALLBACK(self._on_syscall), library.INS_SYSCALL),
             (library.HOOK_INSN, library.INSN_CALLBACK(self._on_sysenter), library.INS_SYSENTER),
         ):
@@ -126,8 +132,8 @@ class Engine:
     def power_on(self) -> None:
         """The CPU's state after RESET (APM 2, section 14.1.3)."""
         cpu, q, d = self.cpu, self._state.q, self._state.d
-        for number in range(16):
-            q[number] = 0
+        self._state.reset()
+        self.intercepts.reset()
         d[at.HFLAGS // 4] &= ~(at.HF_LMA | at.HF_CS64 | at.HF_INHIBIT_IRQ)
         q[at.EFER // 8] = 0
         cpu.set("cr0", 0x60000010)
@@ -188,6 +194,9 @@ class Engine:
             failure, self._failure = self._failure, None
             raise failure
         fault, self._fills.fault = self._fills.fault, None
+        if self._line_held_back:
+            self._line_held_back = False
+            self.cpu.set_interrupt_line(True)
         if fault is not None:
             vector, error_code, page = fault
             self._machine.counters.faults += 1
@@ -210,7 +219,6 @@ class Engine:
             self._leaving = True
             return False
         if cpu.interrupt_line:
-            self._halted = False
             self._interrupt()
             return False
         if not self._clock.skip_to_next():
@@ -221,9 +229,13 @@ class Engine:
     def _interrupt(self) -> None:
         """INTR is high and the CPU takes it."""
         vector = self._machine.interrupt_source.acknowledge()
-        if vector is not None:
-            self._machine.counters.interrupts += 1
-            self.delivery.interrupt(vector)
+        if vector is None:
+            self.cpu.set_interrupt_line(False)
+            return
+        # An interrupt that waited for IF comes right behind the STI and HLT that let it in.
+        self._halted = False
+        self._machine.counters.interrupts += 1
+        self.delivery.interrupt(vector)
 
     def _stop(self) -> None:
         """End the engine's loop after the present instruction; for callbacks only."""
@@ -294,6 +306,8 @@ class Engine:
     def _fail(self, error: BaseException) -> None:
         if self._failure is None:
             self._failure = error
+        # The engine looks for interrupts before it looks whether it is to stop.
+        self._state.withdraw(at.REQUEST_IRQ_BYTE)
         self._stop()
 
     def _tick(self) -> None:
@@ -301,23 +315,6 @@ class Engine:
         clock.advance(EVENT_NS)
         if clock.now >= clock.next_deadline:
             clock.run_due()
-
-    def _on_in(self, _handle: int, port: int, size: int, _user: int) -> int:
-        try:
-            self._machine.counters.io += 1
-            self._tick()
-            return self._bus.io_read(port, size)
-        except Exception as error:
-            self._fail(error)
-            return 0
-
-    def _on_out(self, _handle: int, port: int, size: int, value: int, _user: int) -> None:
-        try:
-            self._machine.counters.io += 1
-            self._tick()
-            self._bus.io_write(port, size, value & ((1 << 8 * size) - 1))
-        except Exception as error:
-            self._fail(error)
 
     def _on_interrupt(self, _handle: int, number: int, _user: int) -> None:
         state = self._state
@@ -327,9 +324,14 @@ class Engine:
             if number < 0x100:
                 self._machine.counters.faults += 1
                 if state.d[at.IS_INT // 4]:
+                    # Left set, the engine would move RIP behind this INT again at the next intercept.
+                    state.d[at.IS_INT // 4] = 0
                     self.delivery.software(number)
-                else:
-                    self.delivery.exception(number, error_code)
+                    return
+                refused = self._ports.settle() if number == DEBUG else None
+                if refused is not None:
+                    raise refused
+                self.delivery.exception(number, error_code)
                 return
             self._exit(number - 0x100, error_code)
         except GuestFault as fault:
@@ -340,20 +342,26 @@ class Engine:
 
     def _exit(self, code: int, info: int) -> None:
         if code == EXIT_VINTR:
-            # A fill that just failed comes first: its fault is delivered when the engine has returned.
             if self._fills.fault is None:
                 self._interrupt()
+            else:
+                # A fill that just failed comes first: its fault is delivered when the engine has returned, and the
+                # engine would not return while the line is high.
+                self._state.withdraw(at.REQUEST_IRQ_BYTE)
+                self._line_held_back = True
             return
         if code == EXIT_SMI:
             self._take_kick()
             self.leave()
             return
         self._tick()
+        stepping = self._state.q[at.EFLAGS // 8] & FLAG_TF
         if self.intercepts.exit(code, info):
+            if stepping:
+                self.delivery.single_step()
             return
         if code == EXIT_HLT:
             self.intercepts.skip()
-            self._state.d[at.HFLAGS // 4] &= ~at.HF_INHIBIT_IRQ
             self._halted = True
             self._stop()
         elif code == EXIT_SHUTDOWN:
@@ -373,10 +381,21 @@ class Engine:
         return True
 
     def _on_syscall(self, _handle: int, _user: int) -> None:
-        enter_by_syscall(self.cpu)
+        self._system_call(enter_by_syscall)
 
     def _on_sysenter(self, _handle: int, _user: int) -> None:
-        enter_by_sysenter(self.cpu)
+        self._system_call(enter_by_sysenter)
+
+    def _system_call(self, enter: Callable[[EngineCpu], None]) -> None:
+        try:
+            try:
+                enter(self.cpu)
+            except GuestFault as fault:
+                self._machine.counters.faults += 1
+                self.delivery.exception(fault.vector, fault.error_code)
+                self.cpu.set("rip", self.cpu.rip - SYSTEM_CALL_LENGTH)
+        except Exception as error:
+            self._fail(error)
 
     # -- for those outside -----------------------------------------------------------------------------------------
 

@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING
 from sevplug.core.bus import MmioRange
 from sevplug.core.engine import internals as at
 from sevplug.core.engine import library
+from sevplug.core.engine.opcodes import loads_descriptor
 from sevplug.core.engine.vcpu import EngineCpu
+from sevplug.core.errors import GuestFault
 from sevplug.core.memory import MemoryRange, RangeKind
 from sevplug.core.paging import EXECUTABLE, READABLE, RFLAGS_AC, WRITABLE, PageWalker
 from sevplug.core.vcpu import Access
@@ -27,18 +29,20 @@ if TYPE_CHECKING:
 # are narrower).
 NOWHERE = 1 << 51
 _PAGE = 0x000F_FFFF_FFFF_F000
+CS, LDT, GDT = 1, 6, 8
 
 
 class Fills:
     """The callback's state: the bound walker, the pages that hold code, and the last fault."""
 
-    def __init__(self, machine: Machine, cpu: EngineCpu) -> None:
+    def __init__(self, machine: Machine, cpu: EngineCpu, fail: Callable[[BaseException], None]) -> None:
         self._machine = machine
         self._cpu = cpu
+        self._fail = fail
         self._q, self._d = cpu.state.q, cpu.state.d
         self.count = 0
         # The fault that made the last fill fail: (vector, error code, CR2 page) or None.
-        self.fault: tuple[int, int, int] | None = None
+        self.fault: tuple[int, int | None, int] | None = None
         self.code_pages: set[int] = set()
         self._walker: PageWalker | None = None
         self._slots: dict[int, tuple[memoryview, memoryview]] = {}
@@ -89,46 +93,52 @@ class Fills:
         return self._walker.walk(address, access, q[at.CR0 // 8], q[at.CR3 // 8], q[at.CR4 // 8], q[at.EFER // 8], ac)
 
     def _fill(self, _handle: int, address: int, kind: int, result: int, _user: int) -> bool:
-        self.count += 1
-        user = self._d[at.HFLAGS // 4] & at.HF_CPL == 3
-        access = 4 if kind == 18 else kind - 15  # MEM_FETCH, MEM_READ, MEM_WRITE -> Access
-        if self._d[at.HFLAGS // 4] & at.HF_LMA and (address + 0x8000_0000_0000) & 0xFFFF_0000_0000_0000:
-            self.fault = (13, 0, address)  # not canonical
-            return False
-        found = self.walk(address, access | 16 if user else access)
-        if found < 0:
-            if user and kind != library.MEM_FETCH and self._is_system_table(address):
-                # The CPU reads its own tables with supervisor rights, at any privilege level.
-                found = self.walk(address, access)
-            if found < 0:
-                self.fault = (14, ~found, address)
+        try:
+            self.count += 1
+            user = self._d[at.HFLAGS // 4] & at.HF_CPL == 3
+            access = 4 if kind == 18 else kind - 15  # MEM_FETCH, MEM_READ, MEM_WRITE -> Access
+            if self._d[at.HFLAGS // 4] & at.HF_LMA and (address + 0x8000_0000_0000) & 0xFFFF_0000_0000_0000:
+                self.fault = (13, 0, address)  # not canonical
                 return False
-        page = found & _PAGE
-        entry: MemoryRange | MmioRange | None
-        if page < self._low_size:
-            writable = found & WRITABLE
-        else:
-            entry = self._machine.memory.find(page)
-            if entry is None:
-                if self._machine.bus.find_mmio(page) is None:
-                    page = NOWHERE
+            found = self.walk(address, access | 16 if user else access)
+            if found < 0:
+                if user and kind != library.MEM_FETCH and self._is_descriptor_access(address):
+                    found = self.walk(address, access)
+                if found < 0:
+                    self.fault = (14, ~found, address)
+                    return False
+            page = found & _PAGE
+            entry: MemoryRange | MmioRange | None
+            if page < self._low_size:
                 writable = found & WRITABLE
-            elif entry.kind is RangeKind.ROM:
-                writable = 0
-                if access == Access.WRITE:
-                    # A store to ROM goes nowhere; the next load comes back here.
-                    return self._answer(result, NOWHERE, WRITABLE)
             else:
-                writable = found & WRITABLE
-        permissions = (found & READABLE) | writable
-        if access == 4:
-            permissions |= EXECUTABLE
-            if page not in self.code_pages:
-                self.code_pages.add(page)
-                self._cpu.flush_translations()
-        elif page in self.code_pages:
-            permissions |= found & EXECUTABLE
-        return self._answer(result, page, permissions)
+                entry = self._machine.memory.find(page)
+                if entry is None:
+                    if self._machine.bus.find_mmio(page) is None:
+                        page = NOWHERE
+                    writable = found & WRITABLE
+                elif entry.kind is RangeKind.ROM:
+                    writable = 0
+                    if access == Access.WRITE:
+                        # A store to ROM goes nowhere; the next load comes back here.
+                        return self._answer(result, NOWHERE, WRITABLE)
+                else:
+                    writable = found & WRITABLE
+            permissions = (found & READABLE) | writable
+            if access == 4:
+                permissions |= EXECUTABLE
+                if page not in self.code_pages:
+                    self.code_pages.add(page)
+                    self._cpu.flush_translations()
+            elif page in self.code_pages:
+                permissions |= found & EXECUTABLE
+            return self._answer(result, page, permissions)
+        except GuestFault as fault:
+            self.fault = (fault.vector, fault.error_code, address)
+            return False
+        except Exception as error:  # it must not pass through the engine's C frames
+            self._fail(error)
+            return False
 
     def _answer(self, result: int, page: int, permissions: int) -> bool:
         slot = self._slots.get(result)
@@ -143,13 +153,26 @@ class Fills:
         slot[1][0] = permissions
         return True
 
-    def _is_system_table(self, address: int) -> bool:
-        """Whether a page-aligned linear address is in reach of the GDT, LDT, IDT or the task-state segment."""
-        for number in (6, 7, 8, 9):
+    def _is_descriptor_access(self, address: int) -> bool:
+        """Whether it is the CPU itself that wants a page-aligned linear address: it reaches for its GDT or LDT.
+
+        Such accesses have supervisor rights at any privilege level.  The engine does not tell them from the
+        program's own, so the present instruction has to be one that loads a descriptor.
+        """
+        for number in (LDT, GDT):
             _selector, base, limit, _flags = self._cpu.segment(number)
             if base & ~0xFFF <= address <= base + limit:
-                return True
+                rex = bool(self._d[at.HFLAGS // 4] & at.HF_CS64)
+                return loads_descriptor(self._code(), rex=rex)
         return False
+
+    def _code(self) -> bytes:
+        """The bytes from RIP on, up to the end of their page or 15 of them."""
+        address = self._cpu.rip + self._cpu.segment(CS)[1]
+        found = self.walk(address, Access.FETCH | Access.USER)
+        if found < 0:
+            return b""
+        return self._machine.memory.read((found & _PAGE) | (address & 0xFFF), min(15, 0x1000 - (address & 0xFFF)))
 
 
 def mapped_pointer(entry: MemoryRange) -> int:

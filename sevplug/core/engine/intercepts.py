@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING
 
 from sevplug.core import cpumodel, msrs
 from sevplug.core.binding import bind_first
+from sevplug.core.engine import internals as at
 from sevplug.core.engine import library
 from sevplug.core.engine.linear import LinearMemory
+from sevplug.core.engine.opcodes import PREFIXES, REX, prefix_length
 from sevplug.core.engine.vcpu import EngineCpu
 from sevplug.core.errors import GuestFault
 from sevplug.core.vcpu import CpuidRegisters
@@ -26,13 +28,17 @@ EXIT_SMI, EXIT_VINTR = 0x62, 0x64
 EXIT_RDTSC, EXIT_CPUID, EXIT_HLT, EXIT_MSR, EXIT_SHUTDOWN, EXIT_VMMCALL, EXIT_RDTSCP = (
     0x6E, 0x72, 0x78, 0x7C, 0x7F, 0x81, 0x87,
 )  # fmt: skip
+EXIT_PAUSE = 0x77
+VMMCALL = bytes([0x0F, 0x01, 0xD9])
 _INTERCEPTED = (
-    EXIT_SMI, EXIT_VINTR, EXIT_RDTSC, EXIT_CPUID, EXIT_HLT, EXIT_MSR, EXIT_SHUTDOWN, EXIT_VMMCALL, EXIT_RDTSCP,
+    EXIT_SMI, EXIT_VINTR, EXIT_RDTSC, EXIT_CPUID, EXIT_PAUSE, EXIT_HLT, EXIT_MSR, EXIT_SHUTDOWN, EXIT_RDTSCP,
 )  # fmt: skip
+# Virtual nanoseconds of a PAUSE, far more than hardware takes: who executes it waits for something, and waits less
+# wall time the sooner that comes.
+PAUSE_NS = 10_000
 # The engine's intercept word, one bit an exit code from 0x60 on.
 INTERCEPT_WORD = sum(1 << (code - 0x60) for code in _INTERCEPTED)
 
-_PREFIXES = frozenset([0x26, 0x2E, 0x36, 0x3E, 0x64, 0x65, 0x66, 0x67, 0xF0, 0xF2, 0xF3, *range(0x40, 0x50)])
 _LOW = 0xFFFFFFFF
 GENERAL_PROTECTION, INVALID_OPCODE = 13, 6
 _REG_MSR = 248
@@ -64,7 +70,14 @@ class Intercepts:
             EXIT_MSR: self._do_msr,
             EXIT_RDTSC: self._do_rdtsc,
             EXIT_RDTSCP: self._do_rdtsc,
+            EXIT_PAUSE: self._do_pause,
         }
+
+    def reset(self) -> None:
+        """The machine's own MSRs after a reset."""
+        self._tsc_offset = -self._machine.clock.now * cpumodel.TSC_MHZ // 1000
+        for index in msrs.MTRR:
+            self._native_write(index, 0)
 
     def exit(self, code: int, info: int) -> bool:
         """An exit with the APM's ``code`` and EXITINFO1.  False: this one is the engine's own to handle.
@@ -75,16 +88,22 @@ class Intercepts:
             return True
         action = self._actions.get(code)
         if action is None:
-            if code == EXIT_VMMCALL:
-                raise GuestFault(INVALID_OPCODE)
             return False
         action(info)
         return True
 
     def unknown_opcode(self) -> None:
-        """An instruction the engine does not know: a plug-in emulates it, or the guest takes #UD."""
+        """An instruction the engine does not know: a plug-in emulates it, or the guest takes #UD.
+
+        VMMCALL is among them, since the engine knows it only for a guest that may use SVM itself.
+        """
+        code = self._code(15)
+        length = prefix_length(code)
+        if self._hook_intercept is not None and code[length : length + 3] == VMMCALL:
+            if self._hook_intercept(self._cpu, EXIT_VMMCALL, 0):
+                return
         if self._hook_unknown is not None:
-            length = self._hook_unknown(self._cpu, self._code(15))
+            length = self._hook_unknown(self._cpu, code)
             if length is not None:
                 self._cpu.set("rip", self._cpu.rip + length)
                 return
@@ -115,6 +134,10 @@ class Intercepts:
             cpu.set("rdx", value >> 32)
         self.skip()
 
+    def _do_pause(self, _info: int) -> None:
+        self._machine.clock.advance(PAUSE_NS)
+        self.skip()
+
     def _do_rdtsc(self, _info: int) -> None:
         cpu = self._cpu
         code = self._opcode()
@@ -126,19 +149,22 @@ class Intercepts:
         self.skip()
 
     def skip(self) -> None:
-        """Move RIP behind the intercepted instruction: prefixes, then 0F and its opcode, or a one-byte opcode."""
+        """Move RIP behind the intercepted instruction: prefixes, then 0F and its opcode, or a one-byte opcode.
+
+        With it ends the interrupt shadow of the instruction before.
+        """
         cpu = self._cpu
         code = self._code(2)
         length = 0
-        if code[0] in _PREFIXES:
+        if code[0] in PREFIXES or code[0] in REX:
             code = self._code(15)
-            while length < 13 and code[length] in _PREFIXES:
-                length += 1
+            length = min(13, prefix_length(code))
         if code[length] == 0x0F:
             length += 3 if code[length + 1] == 0x01 else 2
         else:
             length += 1
         cpu.set("rip", cpu.rip + length)
+        cpu.state.d[at.HFLAGS // 4] &= ~at.HF_INHIBIT_IRQ
 
     def _opcode(self) -> int:
         """The byte behind 0F."""
@@ -149,11 +175,13 @@ class Intercepts:
         """Up to ``size`` bytes at RIP; fewer at the end of what is mapped."""
         cpu = self._cpu
         address = cpu.rip + cpu.segment(1)[1]
+        cr2 = cpu.get("cr2")
         try:
-            return self._linear.read(address, size)
+            return self._linear.read_code(address, size)
         except GuestFault:
+            self._cpu.set("cr2", cr2)
             inside = 0x1000 - (address & 0xFFF)
-            return self._linear.read(address, min(size, inside)).ljust(size, b"\0")
+            return self._linear.read_code(address, min(size, inside)).ljust(size, b"\0")
 
     # -- answers ---------------------------------------------------------------------------------------------------
 
@@ -188,14 +216,17 @@ class Intercepts:
         if self._hook_wrmsr is not None and self._hook_wrmsr(self._cpu, index, value):
             return
         if index in msrs.NATIVE:
-            message = _Msr(index, value)
-            library.check(library.load().uc_reg_write(self._handle, _REG_MSR, ctypes.byref(message)), "wrmsr")
+            self._native_write(index, value)
         elif index == msrs.TSC:
             self._tsc_offset += value - self.msr_read(msrs.TSC)
         elif index == msrs.TSC_ADJUST:
             self._tsc_offset = value
         elif index not in msrs.CONSTANT:
             raise GuestFault(GENERAL_PROTECTION, 0)
+
+    def _native_write(self, index: int, value: int) -> None:
+        message = _Msr(index, value)
+        library.check(library.load().uc_reg_write(self._handle, _REG_MSR, ctypes.byref(message)), "wrmsr")
 
     def _native_read(self, index: int) -> int:
         message = _Msr(index, 0)

@@ -16,11 +16,11 @@ from sevplug.core.errors import EngineError
 # In the engine's handle.
 UC_CPU = 0x1B8
 UC_INVALID_ADDRESS = 0x588
+UC_NO_EXIT_REQUEST, UC_INIT_DONE = 0x7F2, 0x7F3  # one byte each
 # In CPUState.
 CPU_SIZE = 0xB000
 CPU_INTERRUPT_REQUEST = 0x1C
 CPU_ICOUNT_POINTER = 0x130
-CPU_EXIT_FLAG = 0x81B8
 ENV = 0x8A50
 # In CPUX86State, as byte offsets; registers come in the encoding's order (rax, rcx, rdx, rbx, rsp, …).
 EIP = 0x80
@@ -37,9 +37,12 @@ STAR, LSTAR, CSTAR, FMASK = 0x12D8, 0x12E8, 0x12F0, 0x12F8
 SYSENTER_CS, SYSENTER_ESP, SYSENTER_EIP = 0x12C0, 0x12C8, 0x12D0
 ERROR_CODE = 0x1508
 IS_INT = 0x150C
+DR0, DR6, DR7 = 0x1518, 0x1548, 0x1550
 OLD_EXCEPTION = 0x1578
 VM_VMCB = 0x1580
 INTERCEPT = 0x1590
+END_OF_RESET = 0x15C0  # what lies before it, a reset clears
+FEATURES_EXTENDED_ECX = 0x1638  # CPUID 80000001 ECX
 ENV_HANDLE = 0x1B58
 
 # Bits of hflags.
@@ -52,7 +55,10 @@ HF_PE = 1 << 7
 HF_LMA = 1 << 14
 HF_CS64 = 1 << 15
 HF_GUEST = 1 << 21
+HF_IOBPT = 1 << 24
 CC_OP_EFLAGS = 1
+MXCSR_RESET = 0x1F80
+FEATURE_SVM = 1 << 2
 
 # Bits of interrupt_request; each is alone in its byte, so two threads never write one byte.
 REQUEST_KICK_BYTE, REQUEST_KICK = 0, 0x40  # the engine's SMI
@@ -67,9 +73,12 @@ _FRESH = (
     ("cr3", CR3, 0),
     ("hflags", HFLAGS, 0x40C0B0),
     ("efer", EFER, 0x500),
+    ("dr6", DR6, 0xFFFF0FF0),
+    ("dr7", DR7, 0x400),
     ("old_exception", OLD_EXCEPTION, 0xFFFFFFFF),
     ("vm_vmcb", VM_VMCB, 0),
     ("intercept", INTERCEPT, 0),
+    ("features", FEATURES_EXTENDED_ECX, 0x75),
 )
 
 
@@ -98,9 +107,14 @@ class CpuState:
         self.q = memoryview((c_uint64 * (0x2000 // 8)).from_address(cpu + ENV)).cast("B").cast("Q")
         self.d = memoryview((c_uint32 * (0x2000 // 4)).from_address(cpu + ENV)).cast("B").cast("I")
         self._check(handle.value)
+        self._fresh = bytes(self.q[: END_OF_RESET // 8])
         icount = c_uint64.from_address(cpu + CPU_ICOUNT_POINTER).value
         self._icount = memoryview((ctypes.c_uint16 * 2).from_address(icount)).cast("B").cast("H")
-        self._exit_flag = memoryview((c_uint32 * 1).from_address(cpu + CPU_EXIT_FLAG)).cast("B").cast("I")
+        # The guest is told of no SVM: it must not get at the engine's either, which would undo the intercepts.
+        self.d[FEATURES_EXTENDED_ECX // 4] &= ~FEATURE_SVM
+        # Without this, a request to leave is also honoured between the load and the store of one instruction, or
+        # behind its store, and then the whole instruction is run again.
+        ctypes.c_uint8.from_address(handle.value + UC_NO_EXIT_REQUEST).value = 1
 
     def request(self, byte: int, bit: int) -> None:
         """Set a bit of interrupt_request and make running code return to the engine's loop at its next block.
@@ -108,17 +122,28 @@ class CpuState:
         May be called from another thread.
         """
         self.cpu[CPU_INTERRUPT_REQUEST + byte] = bit
-        self._exit_flag[0] = 1
         self._icount[1] = 0xFFFF
 
     def withdraw(self, byte: int) -> None:
         """Clear a byte of interrupt_request."""
         self.cpu[CPU_INTERRUPT_REQUEST + byte] = 0
 
+    def reset(self) -> None:
+        """Everything a reset clears, as the engine made it; the caller builds the architecture's state on top."""
+        lib = library.load()
+        lib.cpu_x86_update_dr7_x86_64(c_void_p(self.env_address), 0)  # it frees the breakpoints
+        self.q[: END_OF_RESET // 8] = memoryview(self._fresh).cast("Q")
+        lib.helper_fninit_x86_64(c_void_p(self.env_address))
+        lib.helper_ldmxcsr_x86_64(c_void_p(self.env_address), MXCSR_RESET)
+
     def _check(self, handle: int) -> None:
         """Compare what a fresh CPU must hold with what the table finds."""
         if self.q[ENV_HANDLE // 8] != handle:
             raise _unknown("the CPU state does not point back to its handle")
+        for what, offset, value in (("no_exit_request", UC_NO_EXIT_REQUEST, 0), ("init_done", UC_INIT_DONE, 1)):
+            byte = ctypes.c_uint8.from_address(handle + offset).value
+            if byte != value:
+                raise _unknown(f"{what} is {byte} and not {value} in a new handle")
         for what, offset, expected in _FRESH:
             found = self.d[offset // 4]
             if found != expected:

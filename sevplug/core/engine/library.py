@@ -35,6 +35,7 @@ PROT_READ, PROT_WRITE, PROT_EXEC = 1, 2, 4
 ERR_EXCEPTION = 21
 # uc_ctl requests: direction << 30 | arguments << 26 | what.
 _WRITE = 1 << 30
+CTL_USE_EXITS = _WRITE | 1 << 26 | 4
 CTL_CPU_MODEL = _WRITE | 1 << 26 | 7
 CTL_TLB_TYPE = _WRITE | 1 << 26 | 12
 CTL_TB_FLUSH = _WRITE | 10
@@ -77,6 +78,9 @@ def load() -> ctypes.CDLL:
             ("cpu_x86_cpuid_x86_64", None, [c_void_p, c_uint32, c_uint32, *[c_void_p] * 4]),
             ("cpu_x86_update_cr0_x86_64", None, [c_void_p, c_uint32]),
             ("cpu_x86_update_cr4_x86_64", None, [c_void_p, c_uint32]),
+            ("cpu_x86_update_dr7_x86_64", None, [c_void_p, c_uint32]),
+            ("helper_fninit_x86_64", None, [c_void_p]),
+            ("helper_ldmxcsr_x86_64", None, [c_void_p, c_uint32]),
         ):
             function = getattr(library, name)
             function.restype = result

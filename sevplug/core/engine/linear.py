@@ -5,32 +5,39 @@ These accesses are the processor's own, so they have supervisor rights whatever 
 
 from __future__ import annotations
 
+from sevplug.core.engine import internals as at
 from sevplug.core.engine.fills import Fills
 from sevplug.core.engine.vcpu import EngineCpu
 from sevplug.core.errors import GuestFault
 from sevplug.core.memory import PAGE_SIZE, GuestMemory
 from sevplug.core.vcpu import Access
 
-PAGE_FAULT = 14
+PROTECTION, PAGE_FAULT = 13, 14
 
 
 class LinearMemory:
-    """Reads and writes through the guest's page tables; a failed walk raises `GuestFault` (#PF) with CR2 set."""
+    """Reads and writes through the guest's page tables; a failed walk raises `GuestFault` #PF with CR2 set, an
+    address that is not canonical #GP(0)."""
 
     def __init__(self, cpu: EngineCpu, fills: Fills, memory: GuestMemory) -> None:
         self._cpu = cpu
         self._fills = fills
         self._memory = memory
 
-    def read(self, address: int, size: int) -> bytes:
+    def read(self, address: int, size: int, access: int = Access.READ) -> bytes:
         """``size`` bytes at linear ``address``."""
         parts = []
         while size:
             step = min(size, PAGE_SIZE - (address & 0xFFF))
-            parts.append(self._memory.read(self._physical(address, Access.READ), step))
+            parts.append(self._memory.read(self._physical(address, access), step))
             address += step
             size -= step
         return b"".join(parts)
+
+    def read_code(self, address: int, size: int) -> bytes:
+        """Instruction bytes, with the rights of the code that runs (supervisor reads of user pages fault under SMAP)."""
+        user = Access.USER if self._cpu.cpl == 3 else 0
+        return self.read(address, size, Access.FETCH | user)
 
     def read_int(self, address: int, size: int) -> int:
         """A little-endian number of ``size`` bytes."""
@@ -47,7 +54,11 @@ class LinearMemory:
         for gpa, piece in pieces:
             self._memory.write(gpa, piece)
 
-    def _physical(self, address: int, access: Access) -> int:
+    def _physical(self, address: int, access: int) -> int:
+        if self._cpu.state.d[at.HFLAGS // 4] & at.HF_LMA:
+            address &= 0xFFFF_FFFF_FFFF_FFFF
+            if address + 0x8000_0000_0000 & 0xFFFF_0000_0000_0000:
+                raise GuestFault(PROTECTION, 0)  # not canonical
         found = self._fills.walk(address, access)
         if found < 0:
             self._cpu.set("cr2", address)

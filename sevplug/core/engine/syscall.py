@@ -7,19 +7,24 @@ from __future__ import annotations
 
 from sevplug.core.engine import internals as at
 from sevplug.core.engine.vcpu import FLAG_IF, FLAG_RF, FLAG_VM, EngineCpu
+from sevplug.core.errors import GuestFault
 
-_LENGTH = 2
+LENGTH = 2
+EFER_SCE = 1
+INVALID_OPCODE, PROTECTION = 6, 13
 _CODE64 = 1 << 23 | 1 << 15 | 1 << 12 | 0xB00 | 1 << 21
 _CODE32 = 1 << 23 | 1 << 22 | 1 << 15 | 1 << 12 | 0xB00
 _DATA = 1 << 23 | 1 << 22 | 1 << 15 | 1 << 12 | 0x300
 
 
 def enter_by_syscall(cpu: EngineCpu) -> None:
-    """SYSCALL with EFER.SCE set (the engine raises #UD by itself otherwise)."""
+    """SYSCALL; `GuestFault` #UD where EFER.SCE is clear or the CPU is not in protected mode."""
     q = cpu.state.q
+    if not q[at.EFER // 8] & EFER_SCE or not cpu.state.d[at.HFLAGS // 4] & at.HF_PE:
+        raise GuestFault(INVALID_OPCODE)
     selector = q[at.STAR // 8] >> 32 & 0xFFFC
     flags = cpu.get("rflags")
-    following = cpu.rip + _LENGTH
+    following = cpu.rip + LENGTH
     if cpu.state.d[at.HFLAGS // 4] & at.HF_LMA:
         in_64bit = cpu.state.d[at.HFLAGS // 4] & at.HF_CS64
         cpu.set("rcx", following)
@@ -36,8 +41,10 @@ def enter_by_syscall(cpu: EngineCpu) -> None:
 
 
 def enter_by_sysenter(cpu: EngineCpu) -> None:
-    """SYSENTER with a non-null SYSENTER_CS (the engine raises #GP by itself otherwise)."""
+    """SYSENTER outside 64-bit mode (the engine raises #UD there); `GuestFault` #GP where SYSENTER_CS is null."""
     q = cpu.state.q
+    if not q[at.SYSENTER_CS // 8] & 0xFFFC:
+        raise GuestFault(PROTECTION, 0)
     long_mode = cpu.state.d[at.HFLAGS // 4] & at.HF_LMA
     selector = q[at.SYSENTER_CS // 8] & 0xFFFC
     cpu.set("rflags", cpu.get("rflags") & ~(FLAG_IF | FLAG_RF | FLAG_VM))
@@ -49,4 +56,4 @@ def _enter(cpu: EngineCpu, selector: int, code: int, target: int) -> None:
     cpu.set_segment(1, selector, 0, 0xFFFFFFFF, code)
     cpu.set_segment(2, selector + 8, 0, 0xFFFFFFFF, _DATA)
     cpu.sync_mode(0)
-    cpu.set("rip", target - _LENGTH)
+    cpu.set("rip", target - LENGTH)

@@ -116,7 +116,8 @@ class EngineCpu:
             bases = self.segment(0)[1] | self.segment(2)[1] | self.segment(3)[1]
             if real or not hflags & at.HF_CS32 or bases:
                 hflags |= at.HF_ADDSEG
-        d[at.HFLAGS // 4] = hflags | cpl
+        # Any write of DR7 takes the breakpoint bit away; see portio.py for what it is needed for.
+        d[at.HFLAGS // 4] = hflags | cpl | at.HF_IOBPT
 
     # -- the rest of VCpu ------------------------------------------------------------------------------------------
 
