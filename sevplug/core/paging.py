@@ -17,15 +17,17 @@ from sevplug.core.vcpu import PRIVATE, Access
 
 # Permissions in the low bits of a result.
 READABLE, WRITABLE, EXECUTABLE = 1, 2, 4
+# The translation outlives a load of CR3 (the entry says global, and CR4.PGE honours it).
+GLOBAL = 8
 
 # Control bits.
 CR0_PE, CR0_WP, CR0_PG = 1 << 0, 1 << 16, 1 << 31
-CR4_PSE, CR4_PAE, CR4_SMEP, CR4_SMAP = 1 << 4, 1 << 5, 1 << 20, 1 << 21
+CR4_PSE, CR4_PAE, CR4_PGE, CR4_SMEP, CR4_SMAP = 1 << 4, 1 << 5, 1 << 7, 1 << 20, 1 << 21
 EFER_LMA, EFER_NXE = 1 << 10, 1 << 11
 RFLAGS_AC = 1 << 18
 
 # Bits of an entry.
-P, RW, US, A, D, PS, NX = 1, 2, 4, 1 << 5, 1 << 6, 1 << 7, 1 << 63
+P, RW, US, A, D, PS, G, NX = 1, 2, 4, 1 << 5, 1 << 6, 1 << 7, 1 << 8, 1 << 63
 _ADDRESS = 0x000F_FFFF_FFFF_F000
 # Bits 62:52: free for software in long mode, reserved in PAE's.
 _ABOVE_ADDRESS = 0x7FF0_0000_0000_0000
@@ -221,6 +223,8 @@ class PageWalker:
         if not wanted & D:
             # A later store has to come back here to set the dirty bit.
             permissions &= ~WRITABLE
+        if entry & G and cr4 & CR4_PGE:
+            permissions |= GLOBAL
         return page | permissions
 
 

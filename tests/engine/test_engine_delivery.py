@@ -18,13 +18,10 @@ STEP32 = "pushfd; or dword ptr [esp], 0x100; popfd;"
 RETURN = "mov word ptr ds:[0x504], 1;"
 
 
-def gate82(*changes: str) -> str:
-    """INT 0x82 through a gate with one field changed: ``offset=value``, the offset in the 8-byte gate."""
-    stores = ";".join(
-        f"mov {'byte' if change[0] == '5' else 'word'} ptr [0x10000+0x82*8+{change.split('=')[0]}], {change.split('=')[1]}"
-        for change in changes
-    )
-    return f"{stores}; int 0x82"
+def gate82(*, selector: int = 0x08, kind: int = 0x8E) -> str:
+    """INT 0x82 through a gate to ``selector``, with ``kind`` for its byte of type and rights."""
+    gate = 0x10000 + 0x82 * 8
+    return f"mov word ptr [{gate + 2:#x}], {selector:#x}; mov byte ptr [{gate + 5:#x}], {kind:#x}; int 0x82"
 
 
 def ring1_stack(selector: int) -> str:
@@ -51,8 +48,8 @@ GROUPS: dict[str, tuple[Callable[..., str], dict[str, int], list[str]]] = {
         "ud2", "int 0x80", "int 0x30", "int3", "mov al, 0x7f; inc al; into", "user32; int 0x30", "user32; int 0x80",
         "user32; int3", "user32; mov al, 0x7f; inc al; into", "user32; ud2", "user32; xor cl, cl; div cl",
         "user32; int1", f"{ABSENT_81} int 0x81", "user32; int 0x81", f"{PRESENT_81} int 0x81", "int 0x90", "int 0xff",
-        gate82("5=0x8c"), gate82("5=0x81"), gate82("5=0x0e"), "mov byte ptr [0x10000+0x82*8+5], 0x8e;" + gate82("2=0"), gate82("2=0x68"),
-        gate82("2=0x10"), gate82("2=0x2b"), gate82("2=0x2000"), gate82("2=0x0c"),
+        gate82(kind=0x8C), gate82(kind=0x81), gate82(kind=0x0E), gate82(selector=0), gate82(selector=0x68),
+        gate82(selector=0x10), gate82(selector=0x2B), gate82(selector=0x2000), gate82(selector=0x0C), gate82(),
         f"{RETURN} stc; int 0x80; pushfd; pop eax; ud2", f"user32 0x3202; {RETURN} std; int 0x80; pushfd; pop eax; ud2",
         "mov word ptr [0x10000+0x80*8+2], 0x78; user32; int 0x80",
     ]),
@@ -83,7 +80,8 @@ GROUPS: dict[str, tuple[Callable[..., str], dict[str, int], list[str]]] = {
     ]),
     "32-bit gates: single steps and breakpoints": (protected32, {}, [
         f"{STEP32} nop; nop", f"{STEP32} cpuid; nop", f"mov ecx, 0x277; {STEP32} rdmsr; nop; nop",
-        f"mov ecx, 0x1a0; {STEP32} rdmsr; nop; nop", f"mov ecx, 0x1a0; {STEP32} wrmsr; nop; nop", f"{STEP32} rdtsc; nop",
+        f"mov ecx, 0x1a0; {STEP32} rdmsr; nop; nop", f"mov ecx, 0x1a0; {STEP32} wrmsr; nop; nop",
+        f"{STEP32} rdtsc; nop",
         f"{STEP32} rdtscp; nop", f"{STEP32} .byte 0x66; cpuid; nop", f"{STEP32} out 0x80, al; nop",
         f"{STEP32} in al, 0x80; nop", f"{STEP32} ud2", f"{STEP32} int 0x80; nop", f"{STEP32} int3",
         f"{STEP32} mov cx, ss; mov ss, cx; nop; nop", f"{STEP32} popfd; nop; nop", f"{STEP32} push 2; popfd; nop",
@@ -101,7 +99,8 @@ GROUPS: dict[str, tuple[Callable[..., str], dict[str, int], list[str]]] = {
     ]),
     "virtual-8086 mode": (protected32, {}, [
         V86_IOPL3 + "int 0x80", V86_IOPL3 + "int 0x30", V86 + "int 0x80", V86 + "ud2", V86 + "int3",
-        V86 + "xor cl, cl; div cl", V86 + "cli", V86 + "hlt", V86_IOPL3 + "hlt", V86_IOPL3 + "cli; sti; cli; pushf; ud2",
+        V86 + "xor cl, cl; div cl", V86 + "cli", V86 + "hlt", V86_IOPL3 + "hlt",
+        V86_IOPL3 + "cli; sti; cli; pushf; ud2",
         V86 + "pushf", V86 + "mov al, 0x7f; inc al; into", V86 + "iret", V86 + "lldt ax", V86 + "cpuid; rdtsc; ud2",
         V86 + "rdmsr", V86_IOPL3 + STEP16 + "nop; nop", V86_IOPL3 + "mov ax, 0x1234; mov ds, ax; mov sp, 1; ud2",
         ABSENT_81 + V86_IOPL3 + "int 0x81", PRESENT_81 + V86_IOPL3 + "int 0x81",
@@ -131,7 +130,8 @@ GROUPS: dict[str, tuple[Callable[..., str], dict[str, int], list[str]]] = {
         "mov dword ptr [0x10000+0x82*16+8], 0; mov rsp, 0x1f001; int 0x82", "mov rsp, 0x1f008; ud2",
         f"{RETURN} sti; stc; int 0x80; pushfq; pop rax; ud2", f"user64 0x3202; {RETURN} std; int 0x80; pushfq; ud2",
         "push 0x8; lea rax, [rip+3f]; push rax; retfq; .code32; 3: int 0x80; .code64",
-        "push 0x33; push 0x30000; push 0x203; push 0x2b; lea rax, [rip+3f]; push rax; iretq; .code32; 3: int 0x80; .code64",
+        "push 0x33; push 0x30000; push 0x203; push 0x2b; lea rax, [rip+3f]; push rax; iretq; .code32; 3: int 0x80; "
+        ".code64",
         "mov ax, 0x10; mov ss, ax", "mov ax, 3; mov ss, ax", "mov ax, 0x33; mov ss, ax",
         "push 0x33; push 0x30000; push 2; push 0x3b; mov rax, 0x8000000000000000; push rax; iretq",
         "push 0x10; push 0x1f000; push 2; push 0x48; mov eax, offset 3f-_start; push rax; iretq; .code16; 3: int 0x80; "
@@ -164,12 +164,15 @@ def test_every_probe_reports_what_it_reports_in_qemu(name: str) -> None:
 @pytest.mark.parametrize(
     ("mode", "probe"),
     [
-        (protected32, "and byte ptr [0x10000+8*8+5], 0x7f; and byte ptr [0x10000+13*8+5], 0x7f; mov ax, 0x1000; mov ds, ax"),
+        (
+            protected32,
+            "and byte ptr [0x10000+8*8+5], 0x7f; and byte ptr [0x10000+13*8+5], 0x7f; mov ax, 0x1000; mov ds, ax",
+        ),
         (real16, "mov word ptr ds:[0x600], 3; lidt [0x600]; ud2"),
         (long64, "mov rsp, 0x8000000000000000; push rax"),
         (long64, "mov qword ptr [0x15000], 0; mov rax, cr3; mov cr3, rax; mov al, [0x1000]"),
     ],
-)  # fmt: skip
+)
 def test_a_triple_fault_ends_the_run_with_the_result_fault(mode: Callable[..., str], probe: str) -> None:
     compare(mode, probe)
     assert run_here(mode(probe)).end == FAULT

@@ -32,9 +32,7 @@ def test_the_table_fits_the_library_that_is_installed() -> None:
     assert run_guest("out 0xf4, al; hlt").result.result == "shutdown"
 
 
-@pytest.mark.parametrize(
-    "name", ["ENV_HANDLE", "UC_NO_EXIT_REQUEST", "UC_INIT_DONE"]
-)
+@pytest.mark.parametrize("name", ["ENV_HANDLE", "UC_NO_EXIT_REQUEST", "UC_INIT_DONE"])
 def test_an_offset_that_is_wrong_is_noticed(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setattr(internals, name, 0x8 if name == "ENV_HANDLE" else 0x1B8)
     assert "unicorn 2.1.4" in refusal()
@@ -47,9 +45,7 @@ def test_a_cpu_pointer_that_is_wrong_is_noticed(monkeypatch: pytest.MonkeyPatch)
 
 @pytest.mark.parametrize("what", [name for name, _offset, _value in internals._FRESH])
 def test_each_value_of_a_new_cpu_is_checked(monkeypatch: pytest.MonkeyPatch, what: str) -> None:
-    table = tuple(
-        (name, offset, value ^ 0x100 if name == what else value) for name, offset, value in internals._FRESH
-    )
+    table = tuple((name, offset, value ^ 0x100 if name == what else value) for name, offset, value in internals._FRESH)
     monkeypatch.setattr(internals, "_FRESH", table)
     text = refusal()
     assert what in text
@@ -75,7 +71,9 @@ def test_another_release_is_refused_by_its_version(monkeypatch: pytest.MonkeyPat
 @pytest.mark.usefixtures("fresh_library")
 def test_a_missing_unicorn_is_one_clear_line(monkeypatch: pytest.MonkeyPatch) -> None:
     real = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == "unicorn" else real(name, *rest))
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *rest: None if name == "unicorn" else real(name, *rest)
+    )
     assert refusal() == "the CPU engine is missing: expected the package unicorn 2.1.4"
 
 

@@ -122,6 +122,21 @@ def test_a_failure_of_a_handler_ends_the_run_with_the_plugins_name(probe: str) -
     assert machine.memory.ranges == []
 
 
+@pytest.mark.parametrize("probe", ["in al, 0x74", "mov ebx, 0xd2000000; mov [rbx], al"])
+def test_what_is_no_plain_error_leaves_a_handler_as_itself(probe: str) -> None:
+    def stop(*_access: int) -> int:
+        raise KeyboardInterrupt
+
+    class Stopping:
+        @hookimpl
+        def add_devices(self, machine: Machine) -> None:
+            machine.bus.claim_ports(0x74, 1, stop, stop, "stopping")
+            machine.bus.claim_mmio(0xD2000000, 0x1000, stop, stop, "stopping")
+
+    with machine_with(assemble(long64(probe)), Stopping()) as (machine, _board), pytest.raises(KeyboardInterrupt):
+        machine.run(timeout=5)
+
+
 def test_a_machine_can_be_closed_twice_and_without_having_run() -> None:
     with machine_with(assemble("hlt")) as (machine, _board):
         machine.close()

@@ -79,7 +79,8 @@ def test_mmio_of_every_width_reaches_the_device_with_its_address_and_value() -> 
 
 def test_a_locked_access_to_mmio_reads_and_writes_once() -> None:
     board = Board()
-    report = words(protected32("lock inc dword ptr [0xd0000000]; mov eax, 5; xchg [0xd0000004], eax; call emit32"), board)
+    code = "lock inc dword ptr [0xd0000000]; mov eax, 5; xchg [0xd0000004], eax; call emit32"
+    report = words(protected32(code), board)
     assert report[0] == "44332211"
     assert board.register.seen == [
         ("read", 0xD0000000, 4, 0),
@@ -98,7 +99,8 @@ def test_a_store_to_rom_changes_nothing() -> None:
 
 def test_an_address_where_nothing_is_reads_as_ones_and_swallows_stores() -> None:
     code = """mov dword ptr [0xc0000000], 5; mov eax, [0xc0000000]; call emit32; movzx eax, byte ptr [0xc0000001]
-        call emit32; lock inc dword ptr [0xc0000010]; mov eax, [0xc0000010]; call emit32; mov eax, [0x2000000]; call emit32"""
+        call emit32; lock inc dword ptr [0xc0000010]; mov eax, [0xc0000010]; call emit32; mov eax, [0x2000000]
+        call emit32"""
     assert words(protected32(code))[:4] == ["ffffffff", "000000ff", "ffffffff", "ffffffff"]
 
 
@@ -113,9 +115,10 @@ CALL = "mov esi, 0x41000; mov byte ptr [esi], 0xb8; mov dword ptr [esi+1], 1; mo
 @pytest.mark.parametrize("mode", [protected32, long64])
 def test_code_that_a_program_overwrites_runs_as_it_is_now(mode: Callable[..., str]) -> None:
     register, emit = ("rsi", "emit") if mode is long64 else ("esi", "emit32")
-    code = f"""{CALL.replace("call esi", f"call {register}")} call {emit}; mov byte ptr [{register}+1], 9; call {register}
-        call {emit}; mov ecx, 100; 1: mov [{register}+1], ecx; call {register}; add ebx, eax; loop 1b; mov eax, ebx; call {emit}"""
-    code = code.replace("mov ecx, 100;", "xor ebx, ebx; mov ecx, 100;")
+    first = CALL.replace("call esi", f"call {register}")
+    code = f"""{first} call {emit}; mov byte ptr [{register}+1], 9; call {register}
+        call {emit}; xor ebx, ebx; mov ecx, 100; 1: mov [{register}+1], ecx; call {register}; add ebx, eax; loop 1b
+        mov eax, ebx; call {emit}"""
     assert words(mode(code))[:3] == ["00000001", "00000009", f"{5050:08x}"]
 
 

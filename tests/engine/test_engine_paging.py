@@ -93,7 +93,8 @@ GROUPS = {
         USER + "mov ax, 0x33; mov ds, ax; mov es, ax; verr ax; ud2", USER + "mov [0x308000], eax",
         USER + "mov eax, 0x308000; jmp rax", USER + "mov [0x309000], eax", USER + "in al, 0x80; ud2",
         USER + "mov ax, 0x10; lar eax, eax; lsl ecx, eax; ud2",
-        "mov byte ptr [0x30902d], 0xfa; user64; push 0x2b; lea rax, [rip+3f]; push rax; retfq; .code32; 3: ud2; .code64",
+        "mov byte ptr [0x30902d], 0xfa; user64; push 0x2b; lea rax, [rip+3f]; push rax; retfq; .code32; 3: ud2; "
+        ".code64",
         USER + "mov ax, 0x10; mov ds, ax",
     ]),
     "faults while an exception is delivered": (7, [

@@ -16,8 +16,8 @@ REPORT = """mov rax, rcx; call emit64; mov rax, r11; call emit64; pushfq; pop ra
 COMPATIBILITY = "push 0x33; push 0x30000; push 0x203; push 0x2b; lea rax, [rip+3f]; push rax; iretq; .code32; 3:"
 SYSENTER = """mov ecx, 0x174; mov eax, {cs}; xor edx, edx; wrmsr; mov ecx, 0x175; mov eax, 0x1f000; wrmsr
     mov ecx, 0x176; mov eax, offset 5f; wrmsr;"""
-REPORT32 = """pushfd; pop eax; call emit32; mov eax, ecx; call emit32; mov eax, esp; call emit32; mov eax, cs; call emit32
-    mov eax, ss; call emit32;"""
+REPORT32 = """pushfd; pop eax; call emit32; mov eax, ecx; call emit32; mov eax, esp; call emit32
+    mov eax, cs; call emit32; mov eax, ss; call emit32;"""
 STAR32 = """mov ecx, 0xc0000080; rdmsr; or eax, 1; wrmsr; mov ecx, 0xc0000081; mov edx, 0x280008; mov eax, offset 5f
     wrmsr;"""
 

@@ -50,7 +50,7 @@ def long64(*probes: str, rights: int = 7) -> str:
 
 
 def _guest(mode: str, probes: Iterable[str], resume: str, bits: int, gates: int = 0, rights: int = 0) -> str:
-    """The guest's source: guests.S assembles the prelude of ``mode``; each probe is announced by MARK and its number."""
+    """The guest's source; guests.S has the prelude of ``mode``, and MARK with its number announces each probe."""
     emit = {16: "emit16", 32: "emit32", 64: "emit"}[bits]
     body = "".join(
         f"""

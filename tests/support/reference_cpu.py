@@ -87,7 +87,8 @@ def run_in_qemu(source: str, timeout: float = 20.0) -> Transcript:
         (path / "guest.bin").write_bytes(image)
         command = [
             program, "-accel", "tcg", "-cpu", "EPYC", "-machine", "pc", "-m", "16", "-bios", "guest.bin", "-nodefaults",
-            "-display", "none", "-no-reboot", "-debugcon", "file:said", "-device", "isa-debug-exit,iobase=0xf4,iosize=4",
+            "-display", "none", "-no-reboot", "-debugcon", "file:said",
+            "-device", "isa-debug-exit,iobase=0xf4,iosize=4",
         ]  # fmt: skip
         done = subprocess.run(command, cwd=path, timeout=timeout, check=False, capture_output=True, text=True)
         assert done.returncode in (0, 0x55 << 1 & 0xFF | 1), done.stderr

@@ -19,19 +19,26 @@ import attrs
 
 from sevplug.core import result
 from sevplug.core.binding import bind_first
-from sevplug.core.bus import MmioRange
 from sevplug.core.engine import internals as at
 from sevplug.core.engine import library
 from sevplug.core.engine.delivery import DEBUG, Delivery
-from sevplug.core.engine.fills import NOWHERE, Fills, mapped_pointer
-from sevplug.core.engine.intercepts import EXIT_HLT, EXIT_SHUTDOWN, EXIT_SMI, EXIT_VINTR, INTERCEPT_WORD, Intercepts
+from sevplug.core.engine.fills import Fills
+from sevplug.core.engine.intercepts import (
+    EXIT_HLT,
+    EXIT_SHUTDOWN,
+    EXIT_SMI,
+    EXIT_VINTR,
+    INTERCEPT_CR_WORD,
+    INTERCEPT_WORD,
+    Intercepts,
+)
 from sevplug.core.engine.linear import LinearMemory
+from sevplug.core.engine.mapping import INTERCEPT_PAGE, Mapping
 from sevplug.core.engine.portio import PortIo
 from sevplug.core.engine.syscall import LENGTH as SYSTEM_CALL_LENGTH
 from sevplug.core.engine.syscall import enter_by_syscall, enter_by_sysenter
 from sevplug.core.engine.vcpu import FLAG_IF, FLAG_TF, EngineCpu
-from sevplug.core.errors import GuestFault
-from sevplug.core.msrs import permission_bitmap
+from sevplug.core.errors import EngineError, GuestFault
 from sevplug.core.vcpu import Access
 
 if TYPE_CHECKING:
@@ -42,8 +49,6 @@ EVENT_NS = 1000
 # Wall seconds without any event after which a guest counts as busy waiting, and time skips to its next timer.
 STALL_SECONDS = 1.0
 _WATCH_SECONDS = 0.05
-_SCRATCH = NOWHERE + 0x1_0000
-_MSR_BITMAP_POINTER = 0x48
 
 
 class Engine:
@@ -52,7 +57,6 @@ class Engine:
     def __init__(self, machine: Machine) -> None:
         self._machine = machine
         self._clock = machine.clock
-        self._bus = machine.bus
         self._lib = library.load()
         self._handle = c_void_p()
         self._callbacks: list[object] = []
@@ -69,52 +73,24 @@ class Engine:
         library.control(self._handle, library.CTL_TLB_TYPE, library.TLB_VIRTUAL)
         # With a list of exit addresses, an empty one, no address ends a run; "until" would reserve one, 0 among them.
         library.control(self._handle, library.CTL_USE_EXITS, 1)
-        self._state = at.CpuState(self._handle)
+        try:
+            self._state = at.CpuState(self._handle)
+        except EngineError:
+            self._lib.uc_close(self._handle)
+            raise
         assert self._handle.value is not None
         self._invalid_address = c_uint64.from_address(self._handle.value + at.UC_INVALID_ADDRESS)
         self.cpu = EngineCpu(self, self._state, self._handle)
-        self._map_memory()
+        self._mapping = Mapping(machine, self._handle, self._guarded)
         self._fills = Fills(machine, self.cpu, self._fail)
         self._linear = LinearMemory(self.cpu, self._fills, machine.memory)
         self.delivery = Delivery(self.cpu, self._linear, lambda text: machine.end(result.FAULT, text))
-        self.intercepts = Intercepts(machine, self.cpu, self._linear, self._handle)
+        self.intercepts = Intercepts(machine, self.cpu, self._linear, self._handle, self._fills.load_cr3)
         self._ports = PortIo(machine, self.cpu, self._linear, self._tick, self._fail)
         self._install_hooks()
         machine.memory.on_write = self._written
 
     # -- construction ----------------------------------------------------------------------------------------------
-
-    def _map_memory(self) -> None:
-        everything = library.PROT_READ | library.PROT_WRITE | library.PROT_EXEC
-        for entry in self._machine.memory.ranges:
-            code = self._lib.uc_mem_map_ptr(self._handle, entry.gpa, entry.size, everything, mapped_pointer(entry))
-            library.check(code, f"mapping {entry.name}")
-        # One page for intercepts (it plays the VMCB), then the MSR permission bitmap.
-        self._scratch = ctypes.create_string_buffer(0x4000 + 0x1000)
-        aligned = (ctypes.addressof(self._scratch) + 0xFFF) & ~0xFFF
-        code = self._lib.uc_mem_map_ptr(self._handle, _SCRATCH, 0x3000, library.PROT_READ, aligned)
-        library.check(code, "mapping the intercept page")
-        c_uint64.from_address(aligned + _MSR_BITMAP_POINTER).value = _SCRATCH + 0x1000
-        ctypes.memmove(aligned + 0x1000, permission_bitmap(), 0x2000)
-        for area in self._machine.bus.mmio_ranges:
-            self._map_mmio(area)
-        self._map_mmio(MmioRange(NOWHERE, 0x1000, lambda _gpa, size: (1 << 8 * size) - 1, _swallow, "nothing"))
-
-    def _map_mmio(self, area: MmioRange) -> None:
-        base, device_read, device_write = area.base, area.read, area.write
-
-        def read(_handle: int, offset: int, size: int, _user: int) -> int:
-            value: int = self._guarded(lambda: device_read(base + offset, size), 0)
-            return value
-
-        def write(_handle: int, offset: int, size: int, value: int, _user: int) -> None:
-            self._guarded(lambda: device_write(base + offset, size, value), None)
-
-        on_read = library.MMIO_READ_CALLBACK(read)
-        on_write = library.MMIO_WRITE_CALLBACK(write)
-        self._callbacks += [on_read, on_write]
-        code = self._lib.uc_mmio_map(self._handle, area.base, area.size, on_read, None, on_write, None)
-        library.check(code, f"mapping {area.owner}")
 
     def _install_hooks(self) -> None:
         for kind, callback, instruction in (
@@ -150,8 +126,9 @@ class Engine:
         cpu.set("rflags", 2)
         cpu.set("rip", 0xFFF0)
         cpu.sync_mode(0)
-        q[at.VM_VMCB // 8] = _SCRATCH
+        q[at.VM_VMCB // 8] = INTERCEPT_PAGE
         q[at.INTERCEPT // 8] = INTERCEPT_WORD
+        q[at.INTERCEPT_CR // 8] = INTERCEPT_CR_WORD
         d[at.HFLAGS // 4] |= at.HF_GUEST
         self._halted = False
         cpu.set("rdx", self.intercepts.cpuid(1, 0).eax)
@@ -299,7 +276,7 @@ class Engine:
         try:
             self._tick()
             return action()
-        except Exception as error:
+        except BaseException as error:
             self._fail(error)
             return otherwise
 
@@ -337,7 +314,7 @@ class Engine:
         except GuestFault as fault:
             self._machine.counters.faults += 1
             self.delivery.exception(fault.vector, fault.error_code)
-        except Exception as error:
+        except BaseException as error:
             self._fail(error)
 
     def _exit(self, code: int, info: int) -> None:
@@ -376,7 +353,7 @@ class Engine:
         except GuestFault as fault:
             self._machine.counters.faults += 1
             self.delivery.exception(fault.vector, fault.error_code)
-        except Exception as error:
+        except BaseException as error:
             self._fail(error)
         return True
 
@@ -394,7 +371,7 @@ class Engine:
                 self._machine.counters.faults += 1
                 self.delivery.exception(fault.vector, fault.error_code)
                 self.cpu.set("rip", self.cpu.rip - SYSTEM_CALL_LENGTH)
-        except Exception as error:
+        except BaseException as error:
             self._fail(error)
 
     # -- for those outside -----------------------------------------------------------------------------------------
@@ -422,7 +399,3 @@ class Engine:
             self._lib.uc_close(self._handle)
             self._handle = c_void_p()
             self._fills.unbind()
-
-
-def _swallow(_address: int, _size: int, _value: int) -> None:
-    """A store to nothing."""

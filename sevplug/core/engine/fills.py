@@ -7,7 +7,6 @@ handed out executable only once it was ever fetched from, and from then on alway
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Callable
 from ctypes import c_uint32, c_uint64
 from typing import TYPE_CHECKING
@@ -19,7 +18,7 @@ from sevplug.core.engine.opcodes import loads_descriptor
 from sevplug.core.engine.vcpu import EngineCpu
 from sevplug.core.errors import GuestFault
 from sevplug.core.memory import MemoryRange, RangeKind
-from sevplug.core.paging import EXECUTABLE, READABLE, RFLAGS_AC, WRITABLE, PageWalker
+from sevplug.core.paging import CR4_PGE, EXECUTABLE, GLOBAL, READABLE, RFLAGS_AC, WRITABLE, PageWalker
 from sevplug.core.vcpu import Access
 
 if TYPE_CHECKING:
@@ -29,6 +28,8 @@ if TYPE_CHECKING:
 # are narrower).
 NOWHERE = 1 << 51
 _PAGE = 0x000F_FFFF_FFFF_F000
+# Up to here flushing pages one by one is cheaper than walking all the others again.
+_FEW_PAGES = 256
 CS, LDT, GDT = 1, 6, 8
 
 
@@ -44,6 +45,8 @@ class Fills:
         # The fault that made the last fill fail: (vector, error code, CR2 page) or None.
         self.fault: tuple[int, int | None, int] | None = None
         self.code_pages: set[int] = set()
+        # Linear pages whose cached translation a load of CR3 ends.
+        self._local_pages: set[int] = set()
         self._walker: PageWalker | None = None
         self._slots: dict[int, tuple[memoryview, memoryview]] = {}
         self._low = machine.memory.ranges[0]
@@ -85,6 +88,21 @@ class Fills:
         """Let go of the memory's buffers."""
         self._walker = None
 
+    def load_cr3(self, value: int) -> None:
+        """MOV to CR3: translations of global pages stay when CR4.PGE is set (APM 2, section 5.5.2).
+
+        Kernels switch CR3 back and forth for every patched instruction; with the engine's own full flush each of their
+        pages would be walked again after each switch.
+        """
+        self._q[at.CR3 // 8] = value
+        local = self._local_pages
+        if len(local) > _FEW_PAGES or not self._q[at.CR4 // 8] & CR4_PGE:
+            self._cpu.flush_translations()
+        else:
+            for address in local:
+                self._cpu.flush_page(address)
+        local.clear()
+
     def walk(self, address: int, access: int) -> int:
         """A walk with the CPU's present control registers; see `PageWalker.walk` for the result."""
         assert self._walker is not None
@@ -107,6 +125,8 @@ class Fills:
                 if found < 0:
                     self.fault = (14, ~found, address)
                     return False
+            if not found & GLOBAL:
+                self._local_pages.add(address)
             page = found & _PAGE
             entry: MemoryRange | MmioRange | None
             if page < self._low_size:
@@ -136,7 +156,7 @@ class Fills:
         except GuestFault as fault:
             self.fault = (fault.vector, fault.error_code, address)
             return False
-        except Exception as error:  # it must not pass through the engine's C frames
+        except BaseException as error:  # it must not pass through the engine's C frames
             self._fail(error)
             return False
 
@@ -173,8 +193,3 @@ class Fills:
         if found < 0:
             return b""
         return self._machine.memory.read((found & _PAGE) | (address & 0xFFF), min(15, 0x1000 - (address & 0xFFF)))
-
-
-def mapped_pointer(entry: MemoryRange) -> int:
-    """The host address of a range's buffer."""
-    return ctypes.addressof(ctypes.c_char.from_buffer(entry.buffer))

@@ -17,7 +17,7 @@ from sevplug.core.engine import internals as at
 from sevplug.core.engine import library
 from sevplug.core.engine.linear import LinearMemory
 from sevplug.core.engine.opcodes import PREFIXES, REX, prefix_length
-from sevplug.core.engine.vcpu import EngineCpu
+from sevplug.core.engine.vcpu import GENERAL, EngineCpu
 from sevplug.core.errors import GuestFault
 from sevplug.core.vcpu import CpuidRegisters
 
@@ -29,6 +29,9 @@ EXIT_RDTSC, EXIT_CPUID, EXIT_HLT, EXIT_MSR, EXIT_SHUTDOWN, EXIT_VMMCALL, EXIT_RD
     0x6E, 0x72, 0x78, 0x7C, 0x7F, 0x81, 0x87,
 )  # fmt: skip
 EXIT_PAUSE = 0x77
+EXIT_CR3_WRITE = 0x13
+# Writes of control register 3, in the engine's word of register intercepts.
+INTERCEPT_CR_WORD = 1 << 16 + 3
 VMMCALL = bytes([0x0F, 0x01, 0xD9])
 _INTERCEPTED = (
     EXIT_SMI, EXIT_VINTR, EXIT_RDTSC, EXIT_CPUID, EXIT_PAUSE, EXIT_HLT, EXIT_MSR, EXIT_SHUTDOWN, EXIT_RDTSCP,
@@ -36,6 +39,8 @@ _INTERCEPTED = (
 # Virtual nanoseconds of a PAUSE, far more than hardware takes: who executes it waits for something, and waits less
 # wall time the sooner that comes.
 PAUSE_NS = 10_000
+# Second opcode bytes that a third follows: 0F 01 /r (RDTSCP, VMMCALL), 0F 22 /r (MOV to CR).
+_WITH_MODRM = frozenset([0x01, 0x22])
 # The engine's intercept word, one bit an exit code from 0x60 on.
 INTERCEPT_WORD = sum(1 << (code - 0x60) for code in _INTERCEPTED)
 
@@ -51,7 +56,9 @@ class _Msr(ctypes.Structure):
 class Intercepts:
     """Dispatch of one CPU: plug-ins first, then the machine's own answer."""
 
-    def __init__(self, machine: Machine, cpu: EngineCpu, linear: LinearMemory, handle: c_void_p) -> None:
+    def __init__(
+        self, machine: Machine, cpu: EngineCpu, linear: LinearMemory, handle: c_void_p, load_cr3: Callable[[int], None]
+    ) -> None:
         self._machine = machine
         self._cpu = cpu
         self._linear = linear
@@ -65,12 +72,14 @@ class Intercepts:
         self._hook_intercept = bind_first(manager, "intercept")
         self._hook_unknown = bind_first(manager, "unknown_opcode")
         self._tsc_offset = 0
+        self._load_cr3 = load_cr3
         self._actions: dict[int, Callable[[int], None]] = {
             EXIT_CPUID: self._do_cpuid,
             EXIT_MSR: self._do_msr,
             EXIT_RDTSC: self._do_rdtsc,
             EXIT_RDTSCP: self._do_rdtsc,
             EXIT_PAUSE: self._do_pause,
+            EXIT_CR3_WRITE: self._do_cr3_write,
         }
 
     def reset(self) -> None:
@@ -99,9 +108,9 @@ class Intercepts:
         """
         code = self._code(15)
         length = prefix_length(code)
-        if self._hook_intercept is not None and code[length : length + 3] == VMMCALL:
-            if self._hook_intercept(self._cpu, EXIT_VMMCALL, 0):
-                return
+        is_vmmcall = code[length : length + 3] == VMMCALL
+        if is_vmmcall and self._hook_intercept is not None and self._hook_intercept(self._cpu, EXIT_VMMCALL, 0):
+            return
         if self._hook_unknown is not None:
             length = self._hook_unknown(self._cpu, code)
             if length is not None:
@@ -138,6 +147,16 @@ class Intercepts:
         self._machine.clock.advance(PAUSE_NS)
         self.skip()
 
+    def _do_cr3_write(self, _info: int) -> None:
+        cpu = self._cpu
+        code = self._code(15)
+        start = prefix_length(code)
+        rex_b = code[start - 1] & 1 if start and code[start - 1] in REX else 0
+        value = cpu.get(GENERAL[rex_b << 3 | code[start + 2] & 7])
+        # The instruction is read again to find its end, which has to be done in the old address space.
+        self.skip()
+        self._load_cr3(value if cpu.in_64bit_code else value & _LOW)
+
     def _do_rdtsc(self, _info: int) -> None:
         cpu = self._cpu
         code = self._opcode()
@@ -160,7 +179,7 @@ class Intercepts:
             code = self._code(15)
             length = min(13, prefix_length(code))
         if code[length] == 0x0F:
-            length += 3 if code[length + 1] == 0x01 else 2
+            length += 3 if code[length + 1] in _WITH_MODRM else 2
         else:
             length += 1
         cpu.set("rip", cpu.rip + length)

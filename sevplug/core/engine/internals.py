@@ -41,6 +41,7 @@ DR0, DR6, DR7 = 0x1518, 0x1548, 0x1550
 OLD_EXCEPTION = 0x1578
 VM_VMCB = 0x1580
 INTERCEPT = 0x1590
+INTERCEPT_CR = 0x1598  # reads in the low 16 bits, writes above them, a bit a register
 END_OF_RESET = 0x15C0  # what lies before it, a reset clears
 FEATURES_EXTENDED_ECX = 0x1638  # CPUID 80000001 ECX
 ENV_HANDLE = 0x1B58

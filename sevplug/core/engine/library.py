@@ -75,6 +75,7 @@ def load() -> ctypes.CDLL:
             ("uc_mem_map_ptr", c_int, [c_void_p, c_uint64, c_uint64, c_uint32, c_void_p]),
             ("uc_mmio_map", c_int, [c_void_p, c_uint64, c_uint64, c_void_p, c_void_p, c_void_p, c_void_p]),
             ("tlb_flush_x86_64", None, [c_void_p]),
+            ("tlb_flush_page_x86_64", None, [c_void_p, c_uint64]),
             ("cpu_x86_cpuid_x86_64", None, [c_void_p, c_uint32, c_uint32, *[c_void_p] * 4]),
             ("cpu_x86_update_cr0_x86_64", None, [c_void_p, c_uint32]),
             ("cpu_x86_update_cr4_x86_64", None, [c_void_p, c_uint32]),

@@ -35,7 +35,7 @@ class LinearMemory:
         return b"".join(parts)
 
     def read_code(self, address: int, size: int) -> bytes:
-        """Instruction bytes, with the rights of the code that runs (supervisor reads of user pages fault under SMAP)."""
+        """Instruction bytes, with the rights of the code that runs (a supervisor's reads may fault under SMAP)."""
         user = Access.USER if self._cpu.cpl == 3 else 0
         return self.read(address, size, Access.FETCH | user)
 

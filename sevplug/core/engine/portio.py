@@ -1,9 +1,9 @@
 """IN and OUT: the permission of the one who asks, then the bus.
 
-The engine lets any program do any I/O, so privilege and the task-state segment's bitmap are checked here (APM 2, section
-12.2.4).  Its callbacks come inside the instruction, and cannot take it back.  What can is an I/O breakpoint: it makes
-the engine leave the instruction at once, with #DB.  So mode bits always say that there is one, the debug registers get it
-only for an access that faults, and `settle` puts everything back and names the fault that was meant.
+The engine lets any program do any I/O, so privilege and the task-state segment's bitmap are checked here (APM 2,
+section 12.2.4).  Its callbacks come inside the instruction, and cannot take it back.  What can is an I/O breakpoint: it
+makes the engine leave the instruction at once, with #DB.  So the mode bits always say that there is one, the debug
+registers get it only for an access that faults, and `settle` puts everything back and names the fault that was meant.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class PortIo:
             return self._bus.io_read(port, size)
         except GuestFault as fault:
             self._refuse(port, fault)
-        except Exception as error:
+        except BaseException as error:
             self._fail(error)
         return 0
 
@@ -79,7 +79,7 @@ class PortIo:
             self._bus.io_write(port, size, value & ((1 << 8 * size) - 1))
         except GuestFault as fault:
             self._refuse(port, fault)
-        except Exception as error:
+        except BaseException as error:
             self._fail(error)
 
     def settle(self) -> GuestFault | None:

@@ -43,6 +43,11 @@ class EngineCpu:
         return self.state.q[at.EIP // 8]
 
     @property
+    def in_64bit_code(self) -> bool:
+        """Whether the code that runs is 64-bit."""
+        return bool(self.state.d[at.HFLAGS // 4] & at.HF_CS64)
+
+    @property
     def cpl(self) -> int:
         return self.state.d[at.HFLAGS // 4] & at.HF_CPL
 
@@ -150,6 +155,10 @@ class EngineCpu:
     def interrupt_line(self) -> bool:
         """The level of the INTR pin."""
         return self.state.cpu[at.CPU_INTERRUPT_REQUEST + at.REQUEST_IRQ_BYTE] != 0
+
+    def flush_page(self, address: int) -> None:
+        """Forget the cached translation of one linear page."""
+        library.load().tlb_flush_page_x86_64(c_void_p(self.state.cpu_address), c_uint64(address))
 
     def flush_translations(self) -> None:
         library.load().tlb_flush_x86_64(c_void_p(self.state.cpu_address))
