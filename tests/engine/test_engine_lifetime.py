@@ -148,3 +148,23 @@ def test_what_the_engine_cannot_go_on_with_is_a_result_and_no_exception() -> Non
     run = run_guest(long64("mov qword ptr [0x13000], 0; mov rax, cr3; mov cr3, rax; mov al, [0]"))
     assert run.result.result == "fault"
     assert "rip" in run.result.detail
+
+
+def test_an_error_of_the_engine_is_a_result_that_names_the_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    with machine_with(assemble("hlt")) as (machine, _board):
+
+        class Refusing:
+            def __init__(self, real: object) -> None:
+                self._real = real
+
+            def __getattr__(self, name: str) -> object:
+                return getattr(self._real, name)
+
+            def uc_emu_start(self, *_arguments: object) -> int:
+                return 6
+
+        monkeypatch.setattr(machine.engine, "_lib", Refusing(machine.engine._lib))
+        run = machine.run(timeout=5)
+    assert run.result == "fault"
+    assert "rip 0xfff0" in run.detail
+    assert "UC_ERR_READ_UNMAPPED" in run.detail

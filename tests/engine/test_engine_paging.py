@@ -7,7 +7,7 @@ lies at 0x16000.
 from __future__ import annotations
 
 import pytest
-from guests import long64
+from guests import long64, protected32
 from reference_cpu import compare, run_here
 
 
@@ -114,6 +114,44 @@ GROUPS = {
 def test_every_probe_reports_what_it_reports_in_qemu(name: str) -> None:
     rights, probes = GROUPS[name]
     compare(long64, *probes, rights=rights)
+
+
+# Tables at 0x50000: 4 MiB pages at both ends of the address space, and 4 KiB pages in [4 MiB, 8 MiB).
+LEGACY = """mov edi, 0x50000; mov ecx, 0x800; xor eax, eax; rep stosd; mov dword ptr [0x50000], 0x87
+    mov dword ptr [0x50ffc], 0xffc00087; mov dword ptr [0x50004], 0x51007; xor ecx, ecx; mov eax, 0x400007
+    1: mov [0x51000+ecx*4], eax; add eax, 0x1000; inc ecx; cmp ecx, 1024; jb 1b; mov dword ptr [0x51010], 0
+    mov dword ptr [0x51014], 0x405003; mov dword ptr [0x51018], 0x406005; mov dword ptr [0x50008], 0x800087
+    mov eax, cr4; or eax, 0x10; mov cr4, eax; mov eax, 0x50000; mov cr3, eax; mov eax, 0x80010001; mov cr0, eax;"""
+# The same with entries of 64 bits: page directory pointers at 0x50000, 2 MiB pages, no-execute on.
+PAE = """mov edi, 0x50000; mov ecx, 0x1400; xor eax, eax; rep stosd; mov dword ptr [0x50000], 0x51001
+    mov dword ptr [0x50018], 0x52001; mov dword ptr [0x51000], 0x87; mov dword ptr [0x51008], 0x200087
+    mov dword ptr [0x52ff8], 0xffe00087; mov dword ptr [0x51010], 0x53007; xor ecx, ecx; mov eax, 0x400007
+    1: mov [0x53000+ecx*8], eax; add eax, 0x1000; inc ecx; cmp ecx, 512; jb 1b; mov dword ptr [0x53020], 0
+    mov dword ptr [0x53028], 0x405003; mov dword ptr [0x53030], 0x406005; mov dword ptr [0x5303c], 0x80000000
+    mov dword ptr [0x51018], 0x800087; mov dword ptr [0x50008], 0x54001
+    mov ecx, 0xc0000080; rdmsr; or eax, 0x800; wrmsr; mov eax, cr4; or eax, 0x20; mov cr4, eax
+    mov eax, 0x50000; mov cr3, eax; mov eax, 0x80010001; mov cr0, eax;"""
+PROBES32 = [
+    "mov eax, [0x404000]", "mov [0x404ffe], eax", "mov eax, [0x403ffe]", "mov [0x403fff], eax",
+    "user32; mov [0x404008], al",
+    "mov eax, 0x404000; jmp eax", "user32; mov eax, 0x404000; jmp eax", "mov eax, [0x405000]; mov [0x405000], eax",
+    "user32; mov eax, [0x405000]", "user32; mov [0x405000], eax", "user32; mov eax, 0x405000; jmp eax",
+    "mov [0x406000], eax", "user32; mov eax, [0x406000]; mov [0x406000], eax", "user32; int 0x80",
+    "mov eax, cr0; btr eax, 16; mov cr0, eax; mov [0x406000], eax; bts eax, 16; mov cr0, eax; mov [0x406000], eax",
+    "mov dword ptr [0x800010], 0x77; mov eax, [0x800010]; call emit32", "mov eax, [0x40000000]",
+]  # fmt: skip
+STATE = {
+    LEGACY: ["0x50000", "0x50004", "0x50008", "0x51014", "0x51018", "0x5101c"],
+    PAE: ["0x51008", "0x51018", "0x53028", "0x53030", "0x53038"],
+}
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("tables", STATE, ids=["legacy", "pae"])
+def test_paging_of_32_bit_guests_matches_qemu(tables: str) -> None:
+    bits = "".join(f"mov eax, [{address}]; call emit32;" for address in STATE[tables])
+    no_execute = ["mov eax, 0x407000; jmp eax"] if tables == PAE else []
+    compare(protected32, tables, *PROBES32, *no_execute, bits, "mov esp, 0x404ffc; mov eax, [0x404000]")
 
 
 @pytest.mark.parametrize(

@@ -67,9 +67,7 @@ def libvirts_tool() -> None:
     if probe.returncode:
         # libvirt-clients-qemu itself depends on neither lxml nor cryptography.
         reason = probe.stderr.strip().splitlines()[-1]
-        missing(
-            f"{VALIDATE} needs Debian's python3-libvirt, python3-lxml and python3-cryptography: {reason}"
-        )
+        missing(f"{VALIDATE} needs Debian's python3-libvirt, python3-lxml and python3-cryptography: {reason}")
 
 
 @pytest.fixture

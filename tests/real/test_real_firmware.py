@@ -17,7 +17,7 @@ def debian(name: str) -> Path:
         path = Path("/usr/share") / folder / name
         if path.exists():
             return path
-    missing(f"{name} is missing: install the Debian package ovmf (scripts/install-real-parts does)")
+    return missing(f"{name} is missing: install the Debian package ovmf (scripts/install-real-parts does)")
 
 
 @pytest.mark.parametrize("c_bit", [47, 51])

@@ -9,10 +9,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import attrs
-import pytest
 from assembler import assemble
 from guests import MARK
 from machines import machine_with
+from parts import missing
 
 from sevplug.core.bus import Device
 from sevplug.core.hookspecs import hookimpl
@@ -80,7 +80,7 @@ def run_in_qemu(source: str, timeout: float = 20.0) -> Transcript:
     """The same bytes on QEMU's interpreter of the same family of CPU; skips without the program."""
     program = shutil.which("qemu-system-x86_64")
     if program is None:
-        pytest.skip("qemu-system-x86_64 is missing: install the Debian package qemu-system-x86")
+        missing("qemu-system-x86_64 is missing: install the Debian package qemu-system-x86")
     image = assemble(source)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder)
