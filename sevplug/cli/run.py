@@ -63,6 +63,15 @@ def _options() -> list[click.Parameter]:
             metavar="GUID=FILE",
             help="Play the guest owner: verify the measurement, seal FILE and inject it.  May be given again.",
         ),
+        click.Option(
+            ["--seed"], type=int, default=0, metavar="N", help="Seed of the guest's random numbers (RDRAND); default 0."
+        ),
+        click.Option(
+            ["--clock"],
+            type=click.Choice(["virtual", "host"]),
+            default="virtual",
+            help="Virtual time makes two runs the same; the host's is what a person waits for.",
+        ),
         *common_options(),
     ]
 
@@ -85,6 +94,10 @@ def _run(ctx: click.Context, /, **values: Any) -> int:
     if boot is None:
         boot, demonstration_secrets = embedded_guest()
         secrets = secrets or demonstration_secrets
+    if plugins.has_plugin("sev"):
+        from sevplug.cli.kernel_hashes import with_kernel_hashes
+
+        objects = with_kernel_hashes(objects, boot)
     config = MachineConfig(
         boot=boot,
         memory=memory,
@@ -94,6 +107,8 @@ def _run(ctx: click.Context, /, **values: Any) -> int:
         options=ctx.command.plugin_options(values),
         serial=serial,
         paused=values["paused"],
+        seed=values["seed"],
+        clock=values["clock"],
     )
     timeout, summary = values["timeout"], values["summary"]
     return run_session(Session(config, secrets, demonstration, timeout, summary), plugins)

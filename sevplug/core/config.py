@@ -76,7 +76,8 @@ class MachineConfig:
 
     ``memory``: bytes of RAM.  ``cpu``: a model name of `sevplug.core.cpumodel`.  ``objects`` and ``machine_options``
     are for plug-ins: what none of them claims is refused.  ``options``: the values of the options that plug-ins
-    added to the command line, by destination name.  ``clock``: ``virtual`` or ``host``.
+    added to the command line, by destination name.  ``seed``: of the guest's
+    random numbers (RDRAND).  ``clock``: ``virtual`` or ``host``.
     """
 
     boot: BootImages = BootImages()
@@ -87,5 +88,6 @@ class MachineConfig:
     options: Mapping[str, object] = MappingProxyType({})
     serial: str = "null"
     paused: bool = False
+    seed: int = 0
     reboot: bool = False
     clock: str = attrs.field(default="virtual", validator=attrs.validators.in_(("virtual", "host")))

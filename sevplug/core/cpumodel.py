@@ -20,6 +20,7 @@ LINEAR_BITS = 48
 TSC_MHZ = 1000
 
 _LEAF1_ECX_XSAVE, _LEAF1_ECX_OSXSAVE, _LEAF1_ECX_HYPERVISOR = 1 << 26, 1 << 27, 1 << 31
+_LEAF1_ECX_RDRAND = 1 << 30
 _LEAF1_ECX_X2APIC, _LEAF1_ECX_TSC_DEADLINE, _LEAF1_ECX_MONITOR = 1 << 21, 1 << 24, 1 << 3
 _LEAF1_ECX_HIDDEN = (
     _LEAF1_ECX_XSAVE | _LEAF1_ECX_OSXSAVE | _LEAF1_ECX_X2APIC | _LEAF1_ECX_TSC_DEADLINE | _LEAF1_ECX_MONITOR
@@ -67,8 +68,9 @@ def find_model(name: str) -> CpuModel:
 def answer(model: CpuModel, leaf: int, subleaf: int, native: CpuidRegisters, apic_id: int = 0) -> CpuidRegisters:
     """CPUID of ``model``: ``native`` (what the engine's own model says) with this machine's facts put in."""
     if leaf == 1:
+        # RDRAND is emulated beside the engine.
         ebx = (native.ebx & 0x00FFFFFF) | apic_id << 24
-        ecx = (native.ecx & ~_LEAF1_ECX_HIDDEN) | _LEAF1_ECX_HYPERVISOR
+        ecx = (native.ecx & ~_LEAF1_ECX_HIDDEN) | _LEAF1_ECX_HYPERVISOR | _LEAF1_ECX_RDRAND
         return CpuidRegisters(model.signature, ebx, ecx, native.edx)
     if leaf in (0xB, 0xD) or 0x40000000 <= leaf < 0x50000000:
         # No x2APIC topology, no XSAVE areas, no paravirtual interface.

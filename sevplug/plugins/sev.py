@@ -38,7 +38,7 @@ class SevPlugin:
     """The hooks, with the object of the one machine they serve."""
 
     def __init__(self) -> None:
-        self._use(SevObject())
+        self._use(sev_object.parse(sev_object.DEFAULT_SPEC))
 
     def _use(self, chosen: SevObject) -> None:
         self.object = chosen
@@ -61,7 +61,10 @@ class SevPlugin:
             raise ConfigError(f"machine option {option}={wanted}: no {sev_object.TYPE} object has that id")
         if wanted is None and len(objects) > 1:
             raise ConfigError(f"{len(objects)} {sev_object.TYPE} objects: say which one with memory-encryption=ID")
-        self._use(objects[wanted] if wanted is not None else next(iter(objects.values()), SevObject()))
+        if wanted is not None:
+            self._use(objects[wanted])
+        elif objects:
+            self._use(next(iter(objects.values())))
         if self.object.defaulted_keys:
             names = " and ".join(self.object.defaulted_keys)
             machine.warn(f"no {names} given: 16 zero bytes are used, which everybody knows")

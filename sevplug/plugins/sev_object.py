@@ -18,6 +18,8 @@ DEFAULT_POLICY = 0x1  # NODBG, as QEMU's sev-guest has it
 ZERO_KEY = bytes(KEY_SIZE)
 # The highest address bit of a page-table entry that is not an ignored or protection bit.
 _HIGHEST_C_BIT = 51
+# The object of a guest for which nobody named one.
+DEFAULT_SPEC = ObjectSpec(TYPE, "sev0", {"cbitpos": str(_HIGHEST_C_BIT), "reduced-phys-bits": "1"})
 
 
 @attrs.frozen
@@ -28,13 +30,13 @@ class SevObject:
     ``kernel_hashes``: whether the hashes of a directly booted kernel are launched too.
     """
 
-    id: str = "sev0"
-    c_bit: int = _HIGHEST_C_BIT
-    reduced_bits: int = 1
-    policy: Policy = attrs.field(factory=lambda: Policy(DEFAULT_POLICY))
-    keys: TransportKeys = attrs.field(default=TransportKeys(tek=ZERO_KEY, tik=ZERO_KEY), repr=False)
-    kernel_hashes: bool = False
-    defaulted_keys: tuple[str, ...] = ("tik", "tek")
+    id: str
+    c_bit: int
+    reduced_bits: int
+    policy: Policy
+    keys: TransportKeys = attrs.field(repr=False)
+    kernel_hashes: bool
+    defaulted_keys: tuple[str, ...]
 
 
 def parse(spec: ObjectSpec) -> SevObject:

@@ -50,9 +50,12 @@ def test_the_brand_string_spans_three_leaves() -> None:
     assert len(text) == 48
 
 
-def test_leaf_1_carries_signature_apic_id_and_the_hypervisor_bit() -> None:
+RDRAND, HYPERVISOR = 1 << 30, 1 << 31
+
+
+def test_leaf_1_carries_signature_apic_id_the_hypervisor_bit_and_the_emulated_rdrand() -> None:
     registers = answer(MILAN, 1, 0, NONE, apic_id=3)
-    assert registers == CpuidRegisters(0x00A00F11, 3 << 24, 1 << 31, 0)
+    assert registers == CpuidRegisters(0x00A00F11, 3 << 24, RDRAND | HYPERVISOR, 0)
 
 
 @pytest.mark.parametrize(
@@ -62,11 +65,10 @@ def test_leaf_1_hides_what_the_machine_does_not_have(bit: int, what: str) -> Non
     assert not answer(MILAN, 1, 0, ONES).ecx >> bit & 1, what
 
 
-def test_a_model_never_adds_a_feature_that_the_engine_lacks() -> None:
-    hypervisor = 1 << 31
+def test_a_model_never_adds_a_feature_that_engine_and_machine_lack() -> None:
     for model in MODELS.values():
         assert answer(model, 1, 0, NONE).edx == 0
-        assert answer(model, 1, 0, NONE).ecx == hypervisor
+        assert answer(model, 1, 0, NONE).ecx == RDRAND | HYPERVISOR
         assert answer(model, 7, 0, NONE) == NONE
         extended = answer(model, 0x80000001, 0, NONE)
         assert (extended.ecx, extended.edx) == (0, 0)

@@ -32,15 +32,24 @@ def test_the_table_fits_the_library_that_is_installed() -> None:
     assert run_guest("out 0xf4, al; hlt").result.result == "shutdown"
 
 
-@pytest.mark.parametrize("name", ["ENV_HANDLE", "UC_NO_EXIT_REQUEST", "UC_INIT_DONE"])
-def test_an_offset_that_is_wrong_is_noticed(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    monkeypatch.setattr(internals, name, 0x8 if name == "ENV_HANDLE" else 0x1B8)
+@pytest.mark.parametrize(
+    ("name", "wrong"),
+    [
+        # Each points at something that cannot hold what is expected, whatever the addresses of this process are.
+        ("ENV_HANDLE", internals.EFLAGS),
+        ("UC_NO_EXIT_REQUEST", internals.UC_INIT_DONE),
+        ("UC_INIT_DONE", internals.UC_NO_EXIT_REQUEST),
+    ],
+)
+def test_an_offset_that_is_wrong_is_noticed(monkeypatch: pytest.MonkeyPatch, name: str, wrong: int) -> None:
+    monkeypatch.setattr(internals, name, wrong)
     assert "unicorn 2.1.4" in refusal()
 
 
-def test_a_cpu_pointer_that_is_wrong_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(internals, "UC_CPU", internals.UC_NO_EXIT_REQUEST + 0x100)
-    assert "unicorn 2.1.4" in refusal()
+def test_a_handle_without_a_cpu_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Jump buffers, which are zero until the first run.
+    monkeypatch.setattr(internals, "UC_CPU", internals.UC_NO_EXIT_REQUEST + 0x106)
+    assert "(no CPU)" in refusal()
 
 
 @pytest.mark.parametrize("what", [name for name, _offset, _value in internals._FRESH])

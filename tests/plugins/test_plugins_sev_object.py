@@ -8,7 +8,7 @@ import pytest
 
 from sevplug.core.config import ObjectSpec
 from sevplug.core.errors import ConfigError
-from sevplug.plugins.sev_object import SevObject, parse
+from sevplug.plugins.sev_object import DEFAULT_SPEC, parse
 
 GOOD = {"cbitpos": "47", "reduced-phys-bits": "1"}
 WHERE = "object sev-emulated (id=sev0)"
@@ -37,7 +37,7 @@ def test_the_seeds_object_is_understood(tmp_path: Path) -> None:
 
 
 def test_without_an_object_the_c_bit_is_51_and_the_keys_are_zeros() -> None:
-    default = SevObject()
+    default = parse(DEFAULT_SPEC)
     assert (default.c_bit, default.reduced_bits, int(default.policy)) == (51, 1, 1)
     assert default.keys.tik == default.keys.tek == bytes(16)
     assert default.defaulted_keys == ("tik", "tek")

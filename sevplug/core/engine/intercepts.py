@@ -17,6 +17,7 @@ from sevplug.core.engine import internals as at
 from sevplug.core.engine import library
 from sevplug.core.engine.linear import LinearMemory
 from sevplug.core.engine.opcodes import PREFIXES, REX, prefix_length
+from sevplug.core.engine.rdrand import SeededRandom
 from sevplug.core.engine.vcpu import GENERAL, EngineCpu
 from sevplug.core.errors import GuestFault
 from sevplug.core.vcpu import CpuidRegisters
@@ -72,6 +73,7 @@ class Intercepts:
         self._hook_intercept = bind_first(manager, "intercept")
         self._hook_unknown = bind_first(manager, "unknown_opcode")
         self._tsc_offset = 0
+        self._random = SeededRandom(machine.config.seed)
         self._load_cr3 = load_cr3
         self._actions: dict[int, Callable[[int], None]] = {
             EXIT_CPUID: self._do_cpuid,
@@ -85,6 +87,7 @@ class Intercepts:
     def reset(self) -> None:
         """The machine's own MSRs after a reset."""
         self._tsc_offset = -self._machine.clock.now * cpumodel.TSC_MHZ // 1000
+        self._random.reset()
         for index in msrs.MTRR:
             self._native_write(index, 0)
 
@@ -107,16 +110,16 @@ class Intercepts:
         VMMCALL is among them, since the engine knows it only for a guest that may use SVM itself.
         """
         code = self._code(15)
-        length = prefix_length(code)
-        is_vmmcall = code[length : length + 3] == VMMCALL
+        start = prefix_length(code)
+        is_vmmcall = code[start : start + 3] == VMMCALL
         if is_vmmcall and self._hook_intercept is not None and self._hook_intercept(self._cpu, EXIT_VMMCALL, 0):
             return
-        if self._hook_unknown is not None:
+        length = self._random.emulate(self._cpu, code)
+        if length is None and self._hook_unknown is not None:
             length = self._hook_unknown(self._cpu, code)
-            if length is not None:
-                self._cpu.set("rip", self._cpu.rip + length)
-                return
-        raise GuestFault(INVALID_OPCODE)
+        if length is None:
+            raise GuestFault(INVALID_OPCODE)
+        self._cpu.set("rip", self._cpu.rip + length)
 
     # -- instructions ----------------------------------------------------------------------------------------------
 

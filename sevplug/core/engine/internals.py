@@ -43,6 +43,7 @@ VM_VMCB = 0x1580
 INTERCEPT = 0x1590
 INTERCEPT_CR = 0x1598  # reads in the low 16 bits, writes above them, a bit a register
 END_OF_RESET = 0x15C0  # what lies before it, a reset clears
+FEATURES_ECX = 0x1608  # CPUID 1 ECX
 FEATURES_EXTENDED_ECX = 0x1638  # CPUID 80000001 ECX
 ENV_HANDLE = 0x1B58
 
@@ -60,6 +61,7 @@ HF_IOBPT = 1 << 24
 CC_OP_EFLAGS = 1
 MXCSR_RESET = 0x1F80
 FEATURE_SVM = 1 << 2
+FEATURE_RDRAND = 1 << 30
 
 # Bits of interrupt_request; each is alone in its byte, so two threads never write one byte.
 REQUEST_KICK_BYTE, REQUEST_KICK = 0, 0x40  # the engine's SMI
@@ -79,6 +81,7 @@ _FRESH = (
     ("old_exception", OLD_EXCEPTION, 0xFFFFFFFF),
     ("vm_vmcb", VM_VMCB, 0),
     ("intercept", INTERCEPT, 0),
+    ("features", FEATURES_ECX, 0xC6D8220B),
     ("features", FEATURES_EXTENDED_ECX, 0x75),
 )
 
@@ -113,6 +116,8 @@ class CpuState:
         self._icount = memoryview((ctypes.c_uint16 * 2).from_address(icount)).cast("B").cast("H")
         # The guest is told of no SVM: it must not get at the engine's either, which would undo the intercepts.
         self.d[FEATURES_EXTENDED_ECX // 4] &= ~FEATURE_SVM
+        # RDRAND is emulated, from a seed.
+        self.d[FEATURES_ECX // 4] &= ~FEATURE_RDRAND
         # Without this, a request to leave is also honoured between the load and the store of one instruction, or
         # behind its store, and then the whole instruction is run again.
         ctypes.c_uint8.from_address(handle.value + UC_NO_EXIT_REQUEST).value = 1

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 PREFIXES = frozenset([0x26, 0x2E, 0x36, 0x3E, 0x64, 0x65, 0x66, 0x67, 0xF0, 0xF2, 0xF3])
 REX = frozenset(range(0x40, 0x50))
+OPERAND_SIZE = 0x66
 
 # Instructions that make the CPU read a descriptor: MOV and POP to a segment register, loads of far pointers, far
 # jumps, calls and returns; behind 0F: LAR, LSL, LSS, POP FS, LFS, LGS, POP GS.

@@ -48,6 +48,11 @@ class EngineCpu:
         return bool(self.state.d[at.HFLAGS // 4] & at.HF_CS64)
 
     @property
+    def in_wide_code(self) -> bool:
+        """Whether operands are 32 bits wide without a prefix: 32- and 64-bit code."""
+        return bool(self.state.d[at.HFLAGS // 4] & at.HF_CS32)
+
+    @property
     def cpl(self) -> int:
         return self.state.d[at.HFLAGS // 4] & at.HF_CPL
 

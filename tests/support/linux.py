@@ -1,0 +1,71 @@
+"""Booting real kernels in this process."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import attrs
+from parts import find_image
+
+from sevplug.cli.owner_role import play_owner
+from sevplug.core.config import MIB, BootImages, Image, MachineConfig, ObjectSpec
+from sevplug.core.machine import Machine
+from sevplug.core.plugins import Selection, load_plugins
+from sevplug.core.result import RunResult
+
+
+@attrs.frozen
+class Boot:
+    """One boot: how it ended, what it said, and the digest of its memory at the end."""
+
+    run: RunResult
+    said: bytes = attrs.field(repr=lambda said: repr(said[-600:]))
+    memory: str
+    launch: Mapping[str, Any]
+    area: bytes = attrs.field(repr=False)
+
+
+def boot(
+    kernel: str,
+    initrd: str,
+    *,
+    append: str = "",
+    c_bit: int = 51,
+    memory: int = 256,
+    secrets: Mapping[UUID, bytes] | None = None,
+    plugins: Iterable[str] = (),
+    firmware: Path | None = None,
+    until: bytes | None = None,
+    timeout: float = 120,
+) -> Boot:
+    """Boot through OVMF with measured direct boot, until the end or until ``until`` is on the serial port.
+
+    ``memory`` in MiB.
+    """
+    properties = {"cbitpos": str(c_bit), "reduced-phys-bits": "1", "kernel-hashes": "on"}
+    off = "no:sev" in plugins
+    images = BootImages(
+        firmware=Image.load(firmware or find_image("OVMF.amdsev.fd"), "firmware"),
+        kernel=Image.load(find_image(kernel), "kernel"),
+        initrd=Image.load(find_image(initrd), "initrd"),
+        cmdline=f"console=ttyS0 {append}".strip(),
+    )
+    config = MachineConfig(
+        boot=images, memory=memory * MIB, objects=() if off else (ObjectSpec("sev-emulated", "sev0", properties),)
+    )
+    with Machine(config, load_plugins(Selection.parse(["no:qmp", "no:logging", *plugins]))) as machine:
+        serial: Any = machine.private["serial"]
+        if until is not None:
+            serial.on_output.append(lambda _piece: until in serial.output[-8192:] and machine.quit())
+        if secrets is not None:
+            play_owner(machine, secrets)
+        run = machine.run(timeout=timeout)
+        ram = hashlib.sha256()
+        for start in range(0, memory * MIB, 16 * MIB):
+            ram.update(machine.memory.read(start, 16 * MIB))
+        area = machine.memory.read(0x810000, 0xC00)
+        return Boot(run, bytes(serial.output), ram.hexdigest(), machine.summary(run).get("sev", {}), area)
