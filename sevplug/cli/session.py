@@ -52,19 +52,22 @@ def load_images(
 ) -> BootImages:
     """Read the files a guest starts from, each given as (the option that named it, file name).
 
-    `ConfigError` names option and file when one is missing, empty or too large.
+    `ConfigError` names option and file when one is missing, empty or too large, and a kernel without firmware.
     """
 
     def load(named: tuple[str, str] | None, limit: int) -> Image | None:
         return None if named is None else Image.load(named[1], named[0], limit=limit)
 
-    return BootImages(
+    images = BootImages(
         load(firmware, FIRMWARE_LIMIT),
         load(variables, FIRMWARE_LIMIT),
         load(kernel, KERNEL_LIMIT),
         load(initrd, KERNEL_LIMIT),
         cmdline,
     )
+    if kernel is not None and firmware is None:
+        raise ConfigError(f"{kernel[0]} {kernel[1]}: expected firmware too, which is what starts a kernel here")
+    return images
 
 
 def embedded_guest() -> tuple[BootImages, dict[UUID, bytes]]:

@@ -37,6 +37,11 @@ CASES: list[tuple[str, str, int]] = [
     ),
     ("run --pflash {tmp}/spin.bin --pflash {tmp}/missing", "--pflash {tmp}/missing: No such file or directory", 2),
     ("run --kernel {tmp}/missing", "--kernel {tmp}/missing: No such file or directory", 2),
+    (
+        "run -P no:sev --kernel {tmp}/secret",
+        "--kernel {tmp}/secret: expected firmware too, which is what starts a kernel here",
+        2,
+    ),
     ("run --kernel {tmp}/empty", "--kernel {tmp}/empty: the file is empty", 2),
     ("run --initrd {tmp}/secret", "--initrd only allowed with --kernel option", 2),
     ("run --append x", "--append only allowed with --kernel option", 2),
