@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from sevplug.board import acpi
 from sevplug.board.debugcon import DebugConsole
 from sevplug.board.fw_cfg import FwCfg
 from sevplug.board.i440fx import HostBridge, IsaBridge
@@ -34,7 +35,10 @@ def add_pc(machine: Machine, debugcon: str | None = None) -> None:
     router = IrqRouter(pic.set_irq, io_apic.set_pin)
     isa_bridge = IsaBridge(router)
     pci = PciHost(isa_bridge.line)
-    power = PowerManagement(router.line(9))
+    boot = machine.config.boot
+    direct = boot.kernel is not None and boot.firmware is None
+    power = PowerManagement(router.line(9), acpi.PM_BASE if direct else None)
+    fw_cfg = FwCfg()
     for device in (
         pic,
         local_apic,
@@ -44,7 +48,7 @@ def add_pc(machine: Machine, debugcon: str | None = None) -> None:
         KeyboardController(router.line(1), router.line(12)),
         Serial(router.line(4)),
         DebugConsole(debugcon),
-        FwCfg(),
+        fw_cfg,
         pci,
         power,
     ):
@@ -52,3 +56,4 @@ def add_pc(machine: Machine, debugcon: str | None = None) -> None:
     pci.add_function(0, 0, HostBridge(machine.memory.ram_size))
     pci.add_function(1, 0, isa_bridge)
     pci.add_function(1, 3, power.function)
+    acpi.publish(fw_cfg, machine.memory, power)

@@ -6,6 +6,8 @@ After Intel's 82371AB data sheet and QEMU's hw/acpi/piix4.c and core.c.  The gue
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from sevplug.board.i440fx import INTEL
@@ -51,15 +53,23 @@ class _PmFunction(PciFunction):
 
 
 class PowerManagement(Device):
-    """The registers; ``sci`` is IRQ 9.  ``function`` goes to 00:01.3.  ``machine.private["power"]``."""
+    """The registers; ``sci`` is IRQ 9.  ``function`` goes to 00:01.3.  ``machine.private["power"]``.
+
+    ``base``: where they are decoded from power-on, for a guest without firmware that would choose.  ``on_move`` is
+    called with the base whenever it changes, None when they are no longer decoded.
+    """
 
     name = "pm"
 
-    def __init__(self, sci: IrqLine) -> None:
+    def __init__(self, sci: IrqLine, base: int | None = None) -> None:
         self._sci = sci
+        self.on_move: Callable[[int | None], None] = lambda _base: None
         self._base: int | None = None
         self._timer = Timer(self._overflow)
         self.function = _PmFunction(self)
+        if base is not None:
+            self.function.preset(_PMBASE, 4, base | 1)
+            self.function.preset(_PMREGMISC, 1, 1)
         self._registers()
 
     def attach(self, machine: Machine) -> None:
@@ -69,6 +79,7 @@ class PowerManagement(Device):
         self._bus.claim_ports(GPE_BASE, _GPE_SIZE, self._read_gpe, self._write_gpe, self.name)
         self._bus.claim_ports(SMI_COMMAND, 2, self._read_smi, self._write_smi, self.name)
         machine.private["power"] = self
+        self.place()
 
     def reset(self) -> None:
         self._registers()
@@ -98,14 +109,12 @@ class PowerManagement(Device):
         if self._base is not None:
             self._bus.release_ports(self._base, _SIZE)
             self._base = None
-        if wanted is None:
-            return
-        try:
-            self._bus.claim_ports(wanted, _SIZE, self._read, self._write, self.name)
-        except ConfigError:
-            # The guest chose ports that are in use: they stay with their owner.
-            return
-        self._base = wanted
+        if wanted is not None:
+            # When the guest chose ports that are in use, they stay with their owner.
+            with contextlib.suppress(ConfigError):
+                self._bus.claim_ports(wanted, _SIZE, self._read, self._write, self.name)
+                self._base = wanted
+        self.on_move(self._base)
 
     # -- registers -----------------------------------------------------------------------------------------------------
 

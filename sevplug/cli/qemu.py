@@ -8,6 +8,7 @@ from uuid import UUID
 import attrs
 import click
 
+from sevplug.board.disk import DiskSpec
 from sevplug.cli.machine_command import MachineCommand, common_options, loaded_plugins
 from sevplug.cli.qemu_options import QemuRequest, parse_qemu
 from sevplug.cli.session import Session, embedded_guest, load_images, run_session
@@ -21,6 +22,8 @@ HELP = """Run a guest with QEMU's own options.
   -machine [type=pc,]memory-encryption=ID  (also -M; or confidential-guest-support=ID)
   -object sev-emulated,id=ID,cbitpos=47,reduced-phys-bits=1,tik=FILE,tek=FILE
   -bios FILE  -drive if=pflash,format=raw,unit=0|1,readonly=on|off,file=FILE
+  -drive if=virtio,format=raw,file=FILE[,readonly=on|off][,snapshot=on|off]
+  -drive if=none,id=ID,format=raw,file=FILE  -device virtio-blk-pci,drive=ID
   -kernel FILE  -initrd FILE  -append TEXT
   -S  -qmp unix:PATH,server=on[,wait=off]  (or tcp:127.0.0.1:PORT)
   -serial stdio|file:PATH|null|none  -nographic  -display none  -debugcon stdio|file:PATH|null
@@ -77,6 +80,7 @@ def _qemu(ctx: click.Context, /, **values: Any) -> int:
     warnings = []
     if request.flash_kept:
         warnings.append(f"{request.flash[1]}: what the guest writes to its variables is not kept")
+    warnings += [f"{disk.path}: what the guest writes to this disk is not kept" for disk in request.disks if disk.kept]
     return run_session(Session(config, secrets, True, values["timeout"], values["summary"], tuple(warnings)), plugins)
 
 
@@ -105,6 +109,11 @@ def _options(values: dict[str, Any], request: QemuRequest) -> dict[str, Any]:
         if name not in values:
             raise ConfigError(f"-{name} {value}: no enabled plug-in takes this option")
         values[name] = value
+    if request.disks:
+        if "disk" not in values:
+            raise ConfigError(f"-drive file={request.disks[0].path}: no enabled plug-in takes this option")
+        disks = [DiskSpec(disk.path, disk.read_only, "-drive") for disk in request.disks]
+        values["disk"] = (*disks, *values["disk"])
     if request.name is not None:
         values["name"] = request.name
     return values

@@ -22,6 +22,7 @@ from sevplug.cli.options import (
     split_list,
     take_only,
 )
+from sevplug.cli.qemu_disks import QemuDisk, QemuDisks
 from sevplug.core.config import ObjectSpec
 from sevplug.core.errors import ConfigError
 
@@ -50,6 +51,7 @@ class QemuRequest:
     flash: tuple[str, ...] = ()
     flash_kept: bool = False
     """True when the variable store was asked to keep what the guest writes."""
+    disks: tuple[QemuDisk, ...] = ()
     kernel: str | None = None
     initrd: str | None = None
     append: str | None = None
@@ -82,6 +84,7 @@ class _Builder:
     objects: list[ObjectSpec] = attrs.field(factory=list)
     machine: dict[str, str] = attrs.field(factory=dict)
     flash: dict[int, _Flash] = attrs.field(factory=dict)
+    disks: QemuDisks = attrs.field(factory=QemuDisks)
     serial: str | None = None
     memory: int = MEMORY_DEFAULT
 
@@ -104,6 +107,7 @@ class _Builder:
             bios=self.values.get("bios"),
             flash=tuple(self.flash[unit].file for unit in sorted(self.flash)),
             flash_kept=variables is not None and not (variables.read_only or variables.snapshot),
+            disks=self.disks.disks(),
             kernel=self.values.get("kernel"),
             initrd=self.values.get("initrd"),
             append=self.values.get("append"),
@@ -177,8 +181,11 @@ def _memory(builder: _Builder, option: str, value: str) -> None:
 
 def _drive(builder: _Builder, option: str, value: str) -> None:
     fields = key_values(option, value)
+    if fields.get("if") in ("virtio", "none"):
+        builder.disks.add_drive(option, value, fields)
+        return
     if fields.get("if") != "pflash":
-        raise ConfigError(f"{option} {value}: not supported; the only drives are flash banks (if=pflash)")
+        raise ConfigError(f"{option} {value}: not supported; expected if=virtio, if=none or, for flash, if=pflash")
     take_only(option, value, fields, ("if", "format", "unit", "index", "readonly", "snapshot", "file"))
     if fields.get("format", "raw") != "raw":
         raise ConfigError(f"{option} {value}: format={fields['format']} is not supported, expected format=raw")
@@ -194,6 +201,10 @@ def _drive(builder: _Builder, option: str, value: str) -> None:
         parse_bool(option, "readonly", fields.get("readonly", "off")),
         parse_bool(option, "snapshot", fields.get("snapshot", "off")),
     )
+
+
+def _device(builder: _Builder, option: str, value: str) -> None:
+    builder.disks.add_device(option, value)
 
 
 def _serial(builder: _Builder, option: str, value: str) -> None:
@@ -254,6 +265,7 @@ _WITH_VALUE: dict[str, Handler] = {
     "m": _memory,
     "bios": _keep("bios"),
     "drive": _drive,
+    "device": _device,
     "kernel": _keep("kernel"),
     "initrd": _keep("initrd"),
     "append": _keep("append"),
@@ -269,7 +281,6 @@ _FLAGS = frozenset({"S", "nographic", "nodefaults", "no-user-config", "no-reboot
 _HELP = frozenset({"h", "help"})
 _REASONS = {
     "enable-kvm": "not supported; the guest is emulated, expected -accel tcg",
-    "device": "not supported; the board's devices are fixed",
 }
 
 
@@ -289,7 +300,9 @@ def parse_qemu(arguments: Sequence[str]) -> tuple[QemuRequest, list[str]]:
         name = word[2:] if word.startswith("--") else word[1:]
         following = words[position] if position < len(words) else None
         if not word.startswith("-") or word in ("-", "--"):
-            raise ConfigError(f"{word}: not supported; there are no disks, expected an option")
+            raise ConfigError(
+                f"{word}: not supported, expected an option; a disk is -drive if=virtio,format=raw,file=FILE"
+            )
         if name in _WITH_VALUE:
             if following is None:
                 raise ConfigError(f"{word}: requires an argument")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from sevplug.board.disk import Disk, DiskSpec, parse_disk
 from sevplug.board.local_apic import LocalApic
 from sevplug.board.pc import add_pc
 from sevplug.core.errors import ConfigError
@@ -23,16 +25,22 @@ _ABSENT = ("graphics", "hpet", "nvdimm", "smm", "usb", "vmport")
 
 @hookimpl
 def add_options(command: click.Command) -> None:
-    """``--debugcon``."""
+    """``--debugcon`` and ``--disk``."""
     import click  # only for those who come from the command line
 
-    command.params.append(
+    command.params += [
         click.Option(
             ["--debugcon"],
             metavar="file:PATH",
             help="Write what the firmware sends to the debug port 0x402 to a file (or stdio, null).",
-        )
-    )
+        ),
+        click.Option(
+            ["--disk"],
+            multiple=True,
+            metavar="FILE[,readonly=on|off]",
+            help="A raw image as a virtio disk.  The file is never written, changes stay in memory.  Repeatable.",
+        ),
+    ]
 
 
 @hookimpl
@@ -55,6 +63,25 @@ def add_devices(machine: Machine) -> None:
     """Build the PC."""
     debugcon = machine.config.options.get("debugcon")
     add_pc(machine, None if debugcon is None else str(debugcon))
+    specs = machine.config.options.get("disk") or ()
+    if specs:
+        _add_disks(machine, specs)
+    boot = machine.config.boot
+    if boot.kernel is not None and boot.firmware is None:
+        from sevplug.board.pci_setup import PciSetup
+
+        machine.add_device(PciSetup())
+
+
+def _add_disks(machine: Machine, specs: object) -> None:
+    """Each element is a `DiskSpec`, or text as ``--disk`` takes it."""
+    from sevplug.board.virtio.block import SERIAL, BlockDevice  # only for machines with a disk
+
+    assert isinstance(specs, Sequence)
+    assert not isinstance(specs, str)
+    for index, spec in enumerate(specs):
+        disk = Disk(spec if isinstance(spec, DiskSpec) else parse_disk(str(spec)))
+        machine.add_device(BlockDevice(disk, SERIAL if index == 0 else f"{SERIAL}-{index + 1}"))
 
 
 @hookimpl

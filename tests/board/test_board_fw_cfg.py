@@ -73,15 +73,17 @@ def test_the_directory_lists_files_by_name(board):
         size, select, _, name = struct.unpack(">IHH56s", directory[start : start + 64])
         names.append(name.rstrip(b"\0").decode())
         assert item(board, select, size) == fw_cfg.file(names[-1])
-    assert names == ["aaa", "etc/e820", "etc/system-states", "opt/b"]
+    assert names == sorted(names)
+    assert {"aaa", "etc/e820", "etc/system-states", "opt/b"} <= {*names}
 
 
 def test_a_file_that_is_added_again_replaces_the_first(board):
     fw_cfg = board.private["fw_cfg"]
     fw_cfg.add_file("opt/x", b"old")
+    count = int.from_bytes(item(board, 0x19, 4), "big")
     fw_cfg.add_file("opt/x", b"newer")
     assert fw_cfg.file("opt/x") == b"newer"
-    assert int.from_bytes(item(board, 0x19, 4), "big") == 3
+    assert int.from_bytes(item(board, 0x19, 4), "big") == count
 
 
 @pytest.mark.parametrize("name", ["", "x" * 56])

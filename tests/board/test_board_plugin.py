@@ -40,10 +40,10 @@ def test_what_cannot_be_honoured_is_refused_by_name(plugins, options, named):
         Machine(config(**options), plugins)
 
 
-def test_debugcon_is_an_option_of_the_command_line(plugins, tmp_path):
+def test_debugcon_and_disk_are_options_of_the_command_line(plugins, tmp_path):
     command = click.Command("run")
     plugins.hook.add_options(command=command)
-    assert [option.name for option in command.params] == ["debugcon"]
+    assert [option.name for option in command.params] == ["debugcon", "disk"]
     options = {"debugcon": f"file:{tmp_path / 'log'}"}
     with Machine(MachineConfig(memory=16 << 20, options=options), plugins) as machine:
         machine.bus.io_write(0x402, 1, ord("x"))

@@ -85,7 +85,7 @@ CASES: list[tuple[str, str, int]] = [
         "-object sev-emulated,id=sev0: nothing refers to this object, expected -machine memory-encryption=sev0",
         2,
     ),
-    ("qemu -device e1000", "-device e1000: not supported; the board's devices are fixed", 2),
+    ("qemu -device e1000", "-device e1000: not supported; the only device that can be added is virtio-blk-pci", 2),
     ("qemu -accel kvm", "-accel kvm: not supported, expected -accel tcg (emulation)", 2),
     ("qemu -machine accel=kvm", "machine option accel=kvm: expected tcg", 2),
     ("qemu -machine q35", "machine type 'q35': expected pc or pc-i440fx-VERSION", 2),

@@ -11,6 +11,7 @@ from sevplug.core.config import ObjectSpec
 from sevplug.core.errors import ConfigError
 
 MIB = 1 << 20
+AN_OPTION = "not supported, expected an option; a disk is -drive if=virtio,format=raw,file=FILE"
 OBJECT = "-object sev-emulated,id=sev0,cbitpos=47,reduced-phys-bits=1,tik=tik.bin,tek=tek.bin"
 SPEC = ObjectSpec(
     "sev-emulated", "sev0", {"cbitpos": "47", "reduced-phys-bits": "1", "tik": "tik.bin", "tek": "tek.bin"}
@@ -110,8 +111,11 @@ def test_an_option_means_what_it_means_in_qemu(line: str, field: str, value: obj
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
-        ("-device virtio-net-pci", "-device virtio-net-pci: not supported; the board's devices are fixed"),
-        ("--device virtio-net-pci", "--device virtio-net-pci: not supported; the board's devices are fixed"),
+        (
+            "-device virtio-net-pci",
+            "-device virtio-net-pci: not supported; the only device that can be added is virtio-blk-pci",
+        ),
+        ("--device e1000", "-device e1000: not supported; the only device that can be added is virtio-blk-pci"),
         (
             "-global isa-debugcon.iobase=0xe9",
             "-global isa-debugcon.iobase=0xe9: not supported, expected isa-debugcon.iobase=0x402",
@@ -138,12 +142,12 @@ def test_an_option_means_what_it_means_in_qemu(line: str, field: str, value: obj
         ("-smp 2", "-smp 2: cpus=2 is not supported, expected one CPU"),
         ("-smp 1,cores=2", "-smp 1,cores=2: cores=2 is not supported, expected one CPU"),
         (
-            "-drive if=virtio,file=d",
-            "-drive if=virtio,file=d: not supported; the only drives are flash banks (if=pflash)",
+            "-drive if=ide,file=d",
+            "-drive if=ide,file=d: not supported; expected if=virtio, if=none or, for flash, if=pflash",
         ),
         (
             "-drive file=d",
-            "-drive file=d: not supported; the only drives are flash banks (if=pflash)",
+            "-drive file=d: not supported; expected if=virtio, if=none or, for flash, if=pflash",
         ),
         (
             "-drive if=pflash,format=qcow2,file=d",
@@ -179,9 +183,9 @@ def test_an_option_means_what_it_means_in_qemu(line: str, field: str, value: obj
             "-qmp stdio",
             "-qmp stdio: connecting as a client is not supported, expected server=on,wait=off",
         ),
-        ("disk.img", "disk.img: not supported; there are no disks, expected an option"),
-        ("-S disk.img", "disk.img: not supported; there are no disks, expected an option"),
-        ("-", "-: not supported; there are no disks, expected an option"),
+        ("disk.img", f"disk.img: {AN_OPTION}"),
+        ("-S disk.img", f"disk.img: {AN_OPTION}"),
+        ("-", f"-: {AN_OPTION}"),
         (f"{OBJECT} {OBJECT}", "-object sev-emulated: Duplicate ID 'sev0' for object"),
         (
             OBJECT,

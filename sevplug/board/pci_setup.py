@@ -1,0 +1,65 @@
+"""What firmware does for PCI interrupts, where there is none and a kernel is started directly.
+
+The interrupt router gets its targets, these become level-triggered, and each function's interrupt line register says
+which interrupt it will raise: a kernel without ACPI tables believes that register.  As SeaBIOS' src/fw/pciinit.c.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sevplug.board.pci import ADDRESS, DATA
+from sevplug.board.pci_function import INTERRUPT_LINE, INTERRUPT_PIN, VENDOR
+from sevplug.core.bus import Device
+
+if TYPE_CHECKING:
+    from sevplug.core.machine import Machine
+
+# The ISA interrupts behind PIRQ A to D.
+ROUTES = (10, 10, 11, 11)
+_ISA_BRIDGE, _PIRQ_ROUTE = 1 << 3, 0x60
+_LEVEL_CONTROL = 0x4D0
+# The power management function has a fixed interrupt of its own.
+_POWER_MANAGEMENT, _POWER_MANAGEMENT_IRQ = 1 << 3 | 3, 9
+_PLACES = 256
+
+
+class PciSetup(Device):
+    """Does it at power-on and after each reset; added behind the devices that it sets up."""
+
+    name = "pci setup"
+
+    def attach(self, machine: Machine) -> None:
+        self._bus = machine.bus
+        self._program()
+
+    def reset(self) -> None:
+        self._program()
+
+    def _program(self) -> None:
+        levels = sum(1 << irq for irq in set(ROUTES))
+        self._bus.io_write(_LEVEL_CONTROL, 1, levels & 0xFF)
+        self._bus.io_write(_LEVEL_CONTROL + 1, 1, levels >> 8)
+        for pirq, irq in enumerate(ROUTES):
+            self._config_write(_ISA_BRIDGE, _PIRQ_ROUTE + pirq, irq)
+        for place in range(_PLACES):
+            if self._config_read(place, VENDOR) == 0xFF:
+                continue
+            pin = self._config_read(place, INTERRUPT_PIN)
+            if place == _POWER_MANAGEMENT:
+                self._config_write(place, INTERRUPT_LINE, _POWER_MANAGEMENT_IRQ)
+            elif pin:
+                # The board's swizzle, see IsaBridge.line.
+                self._config_write(place, INTERRUPT_LINE, ROUTES[((place >> 3) + pin - 2) & 3])
+        self._bus.io_write(ADDRESS, 4, 0)
+
+    def _config_read(self, place: int, register: int) -> int:
+        self._select(place, register)
+        return self._bus.io_read(DATA + (register & 3), 1)
+
+    def _config_write(self, place: int, register: int, value: int) -> None:
+        self._select(place, register)
+        self._bus.io_write(DATA + (register & 3), 1, value)
+
+    def _select(self, place: int, register: int) -> None:
+        self._bus.io_write(ADDRESS, 4, 1 << 31 | place << 8 | register & 0xFC)
