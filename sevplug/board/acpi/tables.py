@@ -113,7 +113,7 @@ def _fadt(dsdt: int, pm_base: int) -> bytes:
         (
             struct.pack("<IIBBHIBBBB", 0, dsdt, 0, 0, _SCI, 0xB2, 0xF1, 0xF0, 0, 0),
             struct.pack("<8I", event, 0, control, 0, 0, timer, _GPE, 0),
-            # Lengths of the register blocks, GPE1's base, no C-state but C1 (latencies above the limits), no throttling.
+            # Lengths of the register blocks, GPE1's base, no C-state but C1 (latencies over the limits), no throttling.
             struct.pack("<8B4H5B", 4, 2, 0, 4, 4, 0, 0, 0, 0xFFFF, 0xFFFF, 0, 0, 0, 0, 0, 0, _CENTURY),
             struct.pack("<HBI", _BOOT_ARCHITECTURE, 0, _FADT_FLAGS),
             _port(_RESET_PORT, 1),
