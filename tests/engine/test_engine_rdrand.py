@@ -51,3 +51,13 @@ def test_the_values_of_a_run_are_those_of_the_run_before() -> None:
     source = long64("rdrand rax; call emit64", "rdrand rax; call emit64")
     assert report(source) == report(source)
     assert report(source)[0] != report(source)[1]
+
+
+def test_the_time_stamps_of_a_loop_are_uneven_and_those_of_the_run_before() -> None:
+    source = long64(
+        """mov r8, 16; rdtsc; mov r9, rax
+2: rdtsc; mov rbx, rax; sub rax, r9; mov r9, rbx; call emit64; dec r8; jnz 2b"""
+    )
+    (told,) = report(source)
+    assert report(source) == [told]
+    assert len(set(told.split()[::2])) > 8

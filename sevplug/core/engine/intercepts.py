@@ -163,6 +163,9 @@ class Intercepts:
     def _do_rdtsc(self, _info: int) -> None:
         cpu = self._cpu
         code = self._opcode()
+        # Hardware never takes the same time twice, and software that gathers randomness from that (Linux' jitterentropy)
+        # works on, for minutes here, until it sees it.
+        self._machine.clock.advance(self._random.jitter())
         value = self.msr_read(msrs.TSC)
         cpu.set("rax", value & _LOW)
         cpu.set("rdx", value >> 32)

@@ -25,6 +25,11 @@ class SeededRandom:
     def reset(self) -> None:
         """Start over, as the machine does."""
         self._generator = random.Random(self._seed)
+        self._jitter = random.Random(~self._seed)
+
+    def jitter(self) -> int:
+        """Nanoseconds, 0..255, by which the next thing takes longer."""
+        return self._jitter.getrandbits(8)
 
     def emulate(self, cpu: EngineCpu, code: bytes) -> int | None:
         """Execute the instruction at the start of ``code`` if it is RDRAND; returns its length in bytes, else None."""
