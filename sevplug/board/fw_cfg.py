@@ -64,8 +64,10 @@ class FwCfg(Device):
         self.add_item(key.MAX_CPUS, one)
         self.add_item(key.BOOT_MENU, bytes(2))
         self.add_item(key.IRQ0_OVERRIDE, (1).to_bytes(4, "little"))
-        for number, data in linux_items(machine.config.boot, machine.memory.low_ram_size).items():
-            self.add_item(number, data)
+        # A kernel without firmware has nobody who would ask for it here.
+        if not machine.config.boot.direct:
+            for number, data in linux_items(machine.config.boot, machine.memory.low_ram_size).items():
+                self.add_item(number, data)
         self.add_file("etc/e820", _e820(machine.memory))
         self.add_file("etc/system-states", _SYSTEM_STATES)
         bus = machine.bus

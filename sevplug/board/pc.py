@@ -35,9 +35,7 @@ def add_pc(machine: Machine, debugcon: str | None = None) -> None:
     router = IrqRouter(pic.set_irq, io_apic.set_pin)
     isa_bridge = IsaBridge(router)
     pci = PciHost(isa_bridge.line)
-    boot = machine.config.boot
-    direct = boot.kernel is not None and boot.firmware is None
-    power = PowerManagement(router.line(9), acpi.PM_BASE if direct else None)
+    power = PowerManagement(router.line(9), acpi.PM_BASE if machine.config.boot.direct else None)
     fw_cfg = FwCfg()
     for device in (
         pic,

@@ -2,7 +2,7 @@
 #
 # It goes the way of real firmware: reset vector in real mode, flat 32-bit code, CPUID and MSR, page tables with the
 # C-bit, long mode.  Each finding is a line on the serial port; the end is an ACPI power-off.
-# Built by scripts/build-embedded-guest with GNU as and ld; embedded.bin beside this file is the result, and a test
+# Built by scripts/build-boot-images with GNU as and ld; embedded.bin beside this file is the result, and a test
 # holds the two together.
 
     .intel_syntax noprefix

@@ -1,6 +1,6 @@
 """The guest that comes with sevplug: a self-test of SEV from inside, for a first run and for tests.
 
-Its source is embedded.S beside this file; scripts/build-embedded-guest makes embedded.bin of it.
+Its source is embedded.S beside this file; scripts/build-boot-images makes embedded.bin of it.
 """
 
 from __future__ import annotations

@@ -45,6 +45,8 @@ def play_owner(machine: Machine, secrets: Mapping[UUID, bytes]) -> None:
         raise ConfigError(
             "--secret: this guest cannot take one, expected the plug-ins sev, measurement and secret-injection to be on"
         )
+    if machine.config.boot.direct:
+        raise ConfigError("--secret: a kernel without firmware has no place for one, expected firmware (--bios) too")
     context = machine.launch.context
     measurement = machine.launch.measurement
     if measurement is None or not isinstance(context, SevContext):

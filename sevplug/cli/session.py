@@ -52,22 +52,19 @@ def load_images(
 ) -> BootImages:
     """Read the files a guest starts from, each given as (the option that named it, file name).
 
-    `ConfigError` names option and file when one is missing, empty or too large, and a kernel without firmware.
+    `ConfigError` names option and file when one is missing, empty or too large.
     """
 
     def load(named: tuple[str, str] | None, limit: int) -> Image | None:
         return None if named is None else Image.load(named[1], named[0], limit=limit)
 
-    images = BootImages(
+    return BootImages(
         load(firmware, FIRMWARE_LIMIT),
         load(variables, FIRMWARE_LIMIT),
         load(kernel, KERNEL_LIMIT),
         load(initrd, KERNEL_LIMIT),
         cmdline,
     )
-    if kernel is not None and firmware is None:
-        raise ConfigError(f"{kernel[0]} {kernel[1]}: expected firmware too, which is what starts a kernel here")
-    return images
 
 
 def embedded_guest() -> tuple[BootImages, dict[UUID, bytes]]:
@@ -87,6 +84,8 @@ def run_session(session: Session, plugins: PluginManager) -> int:
 
     if session.config.paused and not session.config.options.get("qmp"):
         raise ConfigError("-S: without a QMP server nothing could ever let the guest run, expected --qmp too")
+    if session.config.boot.direct and not plugins.has_plugin("direct-boot"):
+        raise ConfigError("--kernel: without firmware the plug-in direct-boot starts it, expected it to be on")
     with contextlib.ExitStack() as stack:
         summary = None if session.summary is None else stack.enter_context(SummaryFile(session.summary))
         try:

@@ -69,6 +69,11 @@ class BootImages:
     initrd: Image | None = None
     cmdline: str | None = None
 
+    @property
+    def direct(self) -> bool:
+        """A kernel without firmware, to be entered directly."""
+        return self.kernel is not None and self.firmware is None
+
 
 @attrs.frozen
 class MachineConfig:

@@ -36,13 +36,15 @@ _STEPS: dict[str, tuple[frozenset[LaunchState], LaunchState]] = {
 class LaunchRegion:
     """Initial guest memory that the launch takes in, in the order of measuring.
 
-    ``gpa``: guest-physical address of the first byte; ``page_type``: open, a plug-in's own word for the kind of page.
+    ``gpa``: guest-physical address of the first byte; ``page_type``: open, a plug-in's own word for the kind of page;
+    ``reload``: placed again at each reset, as a ROM's contents are.
     """
 
     name: str
     gpa: int
     data: bytes = attrs.field(repr=lambda data: f"<{len(data)} bytes>")
     page_type: str | int = "normal"
+    reload: bool = False
 
 
 @attrs.frozen

@@ -269,12 +269,12 @@ class Machine:
             self.end(result.RESET, detail)
 
     def reset(self) -> None:
-        """Bring devices, ROM contents and the CPU back to power-on; RAM and the launch keep what they have.
+        """Bring devices, the CPU and what is placed at power-on back; other RAM and the launch keep what they have.
 
         Between two instructions only (`Engine.defer` arranges that).
         """
         for region in self._regions:
-            if region.name == "firmware":
+            if region.reload:
                 self.memory.load(region.gpa, region.data)
         for device in self.devices:
             device.reset()

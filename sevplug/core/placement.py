@@ -34,4 +34,4 @@ def place_firmware(memory: GuestMemory, boot: BootImages) -> list[LaunchRegion]:
     if boot.variables is not None:
         variables = boot.variables
         memory.add_rom(base - len(variables.data), variables.data, "variable store", writable=True)
-    return [LaunchRegion("firmware", base, firmware.data)]
+    return [LaunchRegion("firmware", base, firmware.data, reload=True)]

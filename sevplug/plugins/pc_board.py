@@ -66,8 +66,7 @@ def add_devices(machine: Machine) -> None:
     specs = machine.config.options.get("disk") or ()
     if specs:
         _add_disks(machine, specs)
-    boot = machine.config.boot
-    if boot.kernel is not None and boot.firmware is None:
+    if machine.config.boot.direct:
         from sevplug.board.pci_setup import PciSetup
 
         machine.add_device(PciSetup())

@@ -110,6 +110,10 @@ class SevPlugin:
         """The table of kernel hashes goes where the firmware says (QEMU: sev_add_kernel_loader_hashes)."""
         boot = machine.config.boot
         if boot.firmware is None:
+            if boot.direct and self.object.kernel_hashes:
+                raise ConfigError(
+                    "kernel-hashes=on: without firmware nobody checks them, the kernel itself is measured"
+                )
             return
         try:
             table = guid_table(boot.firmware)

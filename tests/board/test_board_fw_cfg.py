@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 
 import pytest
+from kernels import bzimage
 
 from sevplug.board.linux_items import linux_items
 from sevplug.board.pc import add_pc
@@ -27,19 +28,6 @@ def dma(board, control, length, address, at=DESCRIPTOR):
         board.outl(0x514, int.from_bytes((at >> 32).to_bytes(4, "big"), "little"))
     board.outl(0x518, int.from_bytes((at & 0xFFFF_FFFF).to_bytes(4, "big"), "little"))
     return int.from_bytes(board.memory.read(at, 4), "big")
-
-
-def bzimage(setup_sectors=3, protocol=0x20F, body=b"K" * 1600, loadflags=1, xloadflags=3):
-    image = bytearray((setup_sectors + 1) * 512)
-    image[0x1F1] = setup_sectors
-    image[0x1F4:0x1F8] = (-(-len(body) // 16)).to_bytes(4, "little")
-    image[0x202:0x206] = b"HdrS"
-    image[0x206:0x208] = protocol.to_bytes(2, "little")
-    image[0x211] = loadflags
-    image[0x22C:0x230] = (0x7FFFFFFF).to_bytes(4, "little")
-    image[0x236] = xloadflags
-    image[0x238:0x23C] = (2047).to_bytes(4, "little")
-    return bytes(image) + body
 
 
 def number(data):
@@ -150,7 +138,8 @@ def test_a_descriptor_outside_memory_is_survived_and_marked_where_it_can_be(boar
 
 def test_the_kernel_is_split_into_setup_and_body(make_board):
     kernel = bzimage()
-    boot = BootImages(kernel=Image(kernel, "bzImage"), initrd=Image(b"I" * 5000, "initrd"), cmdline="console=ttyS0")
+    firmware = Image(bytes(4096), "firmware")
+    boot = BootImages(firmware, None, Image(kernel, "bzImage"), Image(b"I" * 5000, "initrd"), "console=ttyS0")
     machine = make_board(MachineConfig(memory=64 << 20, boot=boot))
     add_pc(machine)
     assert number(item(machine, 0x17, 4)) == 2048

@@ -8,18 +8,18 @@ from pathlib import Path
 
 from parts import ROOT, missing
 
-from sevplug.boot import embedded
+from sevplug.boot import direct, embedded
 from sevplug.sevapi.guid_table import GuestArea, parse_guid_table
 
 
-def test_the_binary_is_what_its_source_assembles_to(tmp_path: Path) -> None:
+def test_the_binaries_are_what_their_sources_assemble_to(tmp_path: Path) -> None:
     if not (shutil.which("as") and shutil.which("ld")):
         missing("GNU as and ld are missing: install the Debian package binutils")
-    built = tmp_path / "embedded.bin"
-    subprocess.run([str(ROOT / "scripts" / "build-embedded-guest"), str(built)], check=True)
+    subprocess.run([str(ROOT / "scripts" / "build-boot-images"), str(tmp_path)], check=True)
     firmware = embedded.load().firmware
     assert firmware is not None
-    assert built.read_bytes() == firmware.data
+    built = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    assert built == {"embedded.bin": firmware.data, "direct.bin": direct.loader()}
 
 
 def test_its_guid_table_says_where_the_secret_goes() -> None:

@@ -6,12 +6,13 @@ import os
 from pathlib import Path
 
 import pytest
+from kernels import bzimage
 
 from sevplug.cli.app import run_app
 
 GUID = "736869e5-84f0-4973-92ec-06879ce3da0b"
 SEV0 = "sev-emulated,id=sev0,cbitpos=47,reduced-phys-bits=1"
-NAMES = "logging, measurement, pc-board, qmp, secret-injection, sev"
+NAMES = "direct-boot, logging, measurement, pc-board, qmp, secret-injection, sev"
 
 # (command line, message, exit status).  {tmp} is the fixture `folder`.
 CASES: list[tuple[str, str, int]] = [
@@ -39,7 +40,54 @@ CASES: list[tuple[str, str, int]] = [
     ("run --kernel {tmp}/missing", "--kernel {tmp}/missing: No such file or directory", 2),
     (
         "run -P no:sev --kernel {tmp}/secret",
-        "--kernel {tmp}/secret: expected firmware too, which is what starts a kernel here",
+        "kernel {tmp}/secret: not a bzImage, expected 'HdrS' at offset 0x202",
+        2,
+    ),
+    (
+        "run --kernel {tmp}/bzImage -P no:direct-boot",
+        "--kernel: without firmware the plug-in direct-boot starts it, expected it to be on",
+        2,
+    ),
+    ("run --kernel {tmp}/cut", "kernel {tmp}/cut: truncated, 3000 bytes, expected at least 3633", 2),
+    (
+        "run --kernel {tmp}/bzImage --bios {tmp}/spin.bin -m 1M",
+        "kernel {tmp}/bzImage: 1600 bytes do not fit into 1048576 bytes of memory",
+        2,
+    ),
+    (
+        "run --kernel {tmp}/bzImage -m 2M",
+        "kernel {tmp}/bzImage: needs 65536 bytes from 0x200000 on, expected more than 2097152 bytes of memory",
+        2,
+    ),
+    (
+        "run --kernel {tmp}/bzImage --initrd {tmp}/big.bin -m 4M",
+        "initrd {tmp}/big.bin: 8388609 bytes do not fit beside the kernel, expected at most 1966080",
+        2,
+    ),
+    (
+        "run --kernel {tmp}/bzImage --bios {tmp}/spin.bin --initrd {tmp}/big.bin -m 4M",
+        "initrd {tmp}/big.bin: 8388609 bytes do not fit beside the kernel, expected at most 2980287",
+        2,
+    ),
+    (
+        "run --kernel {tmp}/bzImage --append " + "x" * 2048,
+        "command line: 2048 bytes, the kernel takes at most 2047",
+        2,
+    ),
+    (
+        "run --kernel {tmp}/bzImage --bios {tmp}/spin.bin --append " + "x" * 2048,
+        "command line: 2048 bytes, the kernel takes at most 2047",
+        2,
+    ),
+    ("run --kernel {tmp}/old", "kernel {tmp}/old: no 64-bit entry point, expected bit 0 of xloadflags to be set", 2),
+    (
+        "run --kernel {tmp}/bzImage --object sev-emulated,id=s,cbitpos=47,reduced-phys-bits=1,kernel-hashes=on",
+        "kernel-hashes=on: without firmware nobody checks them, the kernel itself is measured",
+        2,
+    ),
+    (
+        "run --kernel {tmp}/bzImage --secret luks-key={tmp}/secret",
+        "--secret: a kernel without firmware has no place for one, expected firmware (--bios) too",
         2,
     ),
     ("run --kernel {tmp}/empty", "--kernel {tmp}/empty: the file is empty", 2),
@@ -135,6 +183,9 @@ def folder(tmp_path: Path) -> Path:
     (tmp_path / "spin.bin").write_bytes(b"\xeb\xfe" * 2048)
     (tmp_path / "odd.bin").write_bytes(bytes(4097))
     (tmp_path / "big.bin").write_bytes(bytes((8 << 20) + 1))
+    (tmp_path / "bzImage").write_bytes(bzimage())
+    (tmp_path / "cut").write_bytes(bzimage()[:3000])
+    (tmp_path / "old").write_bytes(bzimage(protocol=0x20B))
     return tmp_path
 
 

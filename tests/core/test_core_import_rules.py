@@ -19,7 +19,7 @@ FOLDERS = ("board", "boot", "cli", "core", "owner", "plugins", "sevapi")
 ALLOWED: dict[str, set[str]] = {
     "core": set(),
     "sevapi": set(),
-    "board": {"core"},
+    "board": {"boot", "core"},
     "boot": {"core"},
     "owner": {"sevapi"},
     "plugins": {"core", "board", "boot", "sevapi"},

@@ -160,3 +160,16 @@ def test_halting_with_interrupts_off_ends_the_run() -> None:
 )  # fmt: skip
 def test_instructions_that_load_a_descriptor_are_recognised(code: str, rex: bool, expected: bool) -> None:
     assert opcodes.loads_descriptor(bytes.fromhex(code), rex=rex) is expected
+
+
+@pytest.mark.parametrize(
+    "instruction",
+    ["shlx rax, rbx, rcx", "sarx eax, ebx, ecx", "andn rax, rbx, rcx", "bextr eax, ebx, ecx", "rorx rax, rbx, 5"],
+)
+def test_bmi_instructions_need_no_osfxsr(instruction: str) -> None:
+    setup = "mov rbx, -0x123456789; mov ecx, 0x1105;"
+    bare, with_fxsr = (
+        words(long64(f"mov rax, cr4; {change} rax, {bit}; mov cr4, rax; {setup} {instruction}; call emit64"))
+        for change, bit in (("and", "-0x201"), ("or", "0x200"))
+    )
+    assert bare[:2] == with_fxsr[:2]

@@ -16,7 +16,7 @@ from sevplug.core.binding import bind_first
 from sevplug.core.engine import internals as at
 from sevplug.core.engine import library
 from sevplug.core.engine.linear import LinearMemory
-from sevplug.core.engine.opcodes import PREFIXES, REX, prefix_length
+from sevplug.core.engine.opcodes import PREFIXES, REX, is_vex_integer, prefix_length
 from sevplug.core.engine.rdrand import SeededRandom
 from sevplug.core.engine.vcpu import GENERAL, EngineCpu
 from sevplug.core.errors import GuestFault
@@ -110,6 +110,12 @@ class Intercepts:
         VMMCALL is among them, since the engine knows it only for a guest that may use SVM itself.
         """
         code = self._code(15)
+        hflags = self._cpu.state.d[at.HFLAGS // 4]
+        if self._cpu.in_wide_code and not hflags & at.HF_OSFXSR and is_vex_integer(code):
+            # The engine takes these for SSE and wants CR4.OSFXSR, which they do not need: let it try again as if it
+            # were set, until CR4 is written next.
+            self._cpu.state.d[at.HFLAGS // 4] = hflags | at.HF_OSFXSR
+            return
         start = prefix_length(code)
         is_vmmcall = code[start : start + 3] == VMMCALL
         if is_vmmcall and self._hook_intercept is not None and self._hook_intercept(self._cpu, EXIT_VMMCALL, 0):
@@ -163,8 +169,8 @@ class Intercepts:
     def _do_rdtsc(self, _info: int) -> None:
         cpu = self._cpu
         code = self._opcode()
-        # Hardware never takes the same time twice, and software that gathers randomness from that (Linux' jitterentropy)
-        # works on, for minutes here, until it sees it.
+        # Hardware never takes the same time twice, and software that gathers randomness from that (Linux'
+        # jitterentropy) works on, for minutes here, until it sees it.
         self._machine.clock.advance(self._random.jitter())
         value = self.msr_read(msrs.TSC)
         cpu.set("rax", value & _LOW)

@@ -17,6 +17,10 @@ _LOADS_0F = frozenset([0x02, 0x03, 0xA1, 0xA9, 0xB2, 0xB4, 0xB5])
 _FAR_GROUP, _FAR_MEMBERS = 0xFF, (3, 5)
 _SYSTEM_GROUP, _SYSTEM_MEMBERS = 0x00, (2, 3, 4, 5)
 
+# VEX-encoded integer instructions (BMI1, BMI2): map 0F 38, F2 to F7; map 0F 3A, F0.
+_VEX3 = 0xC4
+_VEX_INTEGER = {2: range(0xF2, 0xF8), 3: range(0xF0, 0xF1)}
+
 
 def prefix_length(code: bytes, *, rex: bool = True) -> int:
     """The number of prefix bytes that ``code`` begins with, REX among them in 64-bit code."""
@@ -24,6 +28,11 @@ def prefix_length(code: bytes, *, rex: bool = True) -> int:
     while length < len(code) and (code[length] in PREFIXES or (rex and code[length] in REX)):
         length += 1
     return length
+
+
+def is_vex_integer(code: bytes) -> bool:
+    """Whether ``code`` starts with a VEX-encoded instruction on general registers, such as SHLX."""
+    return code[0] == _VEX3 and code[3] in _VEX_INTEGER.get(code[1] & 0x1F, ())
 
 
 def loads_descriptor(code: bytes, *, rex: bool) -> bool:
