@@ -25,6 +25,8 @@ class Timer:
 class Clock:
     """Virtual nanoseconds since power-on and the timers that wait for them."""
 
+    virtual = True
+
     def __init__(self) -> None:
         self.now = 0
         self._queue: list[tuple[int, int, int, Timer]] = []
@@ -66,6 +68,14 @@ class Clock:
         self.now = max(self.now, int(self.next_deadline))
         return True
 
+    @property
+    def overdue(self) -> bool:
+        """Whether a timer waits for `catch_up` only; may be asked by any thread."""
+        return False
+
+    def catch_up(self) -> None:
+        """Let the time pass that has passed without an event; virtual time never does."""
+
     def _refresh(self) -> None:
         queue = self._queue
         while queue and queue[0][2] != queue[0][3]._generation:
@@ -76,11 +86,20 @@ class Clock:
 class HostClock(Clock):
     """The host's monotonic clock: two runs differ, a guest's seconds are a person's seconds."""
 
+    virtual = False
+
     def __init__(self) -> None:
         super().__init__()
         self._origin = time.monotonic_ns()
 
     def advance(self, nanoseconds: int) -> None:
+        self.catch_up()
+
+    @property
+    def overdue(self) -> bool:
+        return time.monotonic_ns() - self._origin >= self.next_deadline
+
+    def catch_up(self) -> None:
         self.now = time.monotonic_ns() - self._origin
 
     def skip_to_next(self) -> bool:
@@ -90,5 +109,5 @@ class HostClock(Clock):
         if wait > 0:
             # In short steps, so that a request from another thread is not kept waiting for a far timer.
             time.sleep(min(wait, 10_000_000) / 1e9)
-        self.advance(0)
+        self.catch_up()
         return True

@@ -23,6 +23,8 @@ class Control:
         self._closed = False
         # Closing waits for a request on its way in, so none is left unanswered and no freed engine is kicked.
         self._lock = threading.Lock()
+        # Somebody (a server, a terminal) may still act on a guest that waits; a plug-in sets it.
+        self.attended = False
         # Makes the engine leave its loop at the next block of guest code; the machine sets it.
         self.kick: Callable[[], None] = lambda: None
 

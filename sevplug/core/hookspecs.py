@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from sevplug.core.launch import Launch, LaunchMeasurement, LaunchRequest, LaunchSecret
     from sevplug.core.machine import Machine
+    from sevplug.core.result import End
     from sevplug.core.vcpu import CpuidRegisters, VCpu
 
 PROJECT = "sevplug"
@@ -136,10 +137,10 @@ def intercept(cpu: VCpu, code: int, info: int) -> bool | None:
 
 
 @hookspec(firstresult=True)
-def guest_exit(cpu: VCpu, reason: str) -> str | None:
-    """First, warm: the guest is about to end for ``reason`` (`sevplug.core.result.RESULTS`).
+def guest_exit(cpu: VCpu, end: End) -> End | None:
+    """First, warm: the guest has stopped for good, for the reason ``end``.
 
-    A plug-in may return another result by name; None keeps it.
+    A plug-in that knows better returns its own `sevplug.core.result.End`; None keeps it.
     """
 
 

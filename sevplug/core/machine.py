@@ -24,8 +24,11 @@ from sevplug.core.launch import Launch, LaunchRegion, LaunchRequest, LaunchSecre
 from sevplug.core.memory import GuestMemory
 from sevplug.core.placement import place_firmware
 from sevplug.core.plugins import PluginManager, load_plugins
-from sevplug.core.result import Counters, RunResult
+from sevplug.core.result import Counters, End, RunResult
 from sevplug.core.vcpu import VCpu
+
+# A guest that only the host can wake is left asleep in steps of this many seconds, and for how long in all.
+_SLEEP_SECONDS, _SLEEP_LIMIT = 0.05, 1.0
 
 
 class Machine:
@@ -55,7 +58,7 @@ class Machine:
         self._objects = list(config.objects)
         self._machine_options = dict(config.machine_options)
         self._regions: list[LaunchRegion] = []
-        self._end: tuple[str, str] | None = None
+        self._end: End | None = None
         self._paused = config.paused
         self._launched = False
         self._closed = False
@@ -204,24 +207,29 @@ class Machine:
         started = time.monotonic()
         deadline = float("inf") if timeout is None else started + timeout
         self.start_launch()
-        with self._explained(), self.engine.watched(deadline):
+        slept = 0.0
+        with self._explained(), self.engine.watching(deadline):
             if not self._paused:
                 self.resume()
             while self._end is None:
                 if self._paused:
                     self.control.serve(min(0.2, max(0.001, deadline - time.monotonic())))
+                elif self.engine.run():
+                    slept += _SLEEP_SECONDS
+                    self.control.serve(_SLEEP_SECONDS)
+                    if slept >= _SLEEP_LIMIT and not self.control.attended:
+                        self.end(
+                            result.HANG, f"halted at rip {self.cpu.rip:#x}, and no timer or device is left to wake it"
+                        )
                 else:
-                    asleep = self.engine.run()
-                    self.control.serve(0.05 if asleep else 0)
+                    slept = 0.0
+                    self.control.serve()
                 if time.monotonic() >= deadline:
-                    self.end(result.TIMEOUT, f"no end within {timeout:g} s")
-        ended, detail = self._end
+                    self.end(result.TIMEOUT, f"no end within {timeout:g} s, at rip {self.cpu.rip:#x}")
         self.status = "shutdown"
         with self._explained():
-            replaced = self.plugins.hook.guest_exit(cpu=self.cpu, reason=ended)
-        if replaced is not None:
-            ended = replaced
-        run = RunResult(ended, detail, time.monotonic() - started)
+            end = self.plugins.hook.guest_exit(cpu=self.cpu, end=self._end) or self._end
+        run = RunResult(end.result, end.detail, time.monotonic() - started)
         self.notify(events.RUN_END, result=run.result, detail=run.detail, seconds=run.seconds)
         return run
 
@@ -246,7 +254,7 @@ class Machine:
     def end(self, ended: str, detail: str) -> None:
         """End the run with ``ended`` (a key of `result.RESULTS`); the first end counts."""
         if self._end is None:
-            self._end = (ended, detail)
+            self._end = End(ended, detail)
         if self._engine is not None:
             self._engine.leave()
 

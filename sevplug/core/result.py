@@ -12,6 +12,10 @@ HALTED: Final = "halted"
 TIMEOUT: Final = "timeout"
 FAULT: Final = "fault"
 QUIT: Final = "quit"
+HANG: Final = "hang"
+PANIC: Final = "panic"
+TERMINATED: Final = "terminated"
+REFUSED: Final = "refused"
 
 # result -> what it says of the guest
 RESULTS: Final = {
@@ -21,6 +25,10 @@ RESULTS: Final = {
     TIMEOUT: "the time limit passed",
     FAULT: "the guest cannot go on (a triple fault, or the engine gave up)",
     QUIT: "whoever controls the machine ended it",
+    HANG: "the guest waits for something that cannot come",
+    PANIC: "the guest's kernel panicked",
+    TERMINATED: "the guest asked to be terminated, since it does not trust what it found",
+    REFUSED: "the firmware refused to start what was not measured",
 }
 ORDERLY: Final = frozenset({SHUTDOWN, RESET, QUIT})
 
@@ -39,14 +47,20 @@ class Counters:
 
 
 @attrs.frozen
-class RunResult:
-    """The end of a run: ``result`` is a key of `RESULTS`, ``detail`` one line of why, ``seconds`` wall time."""
+class End:
+    """Why a run ends: ``result`` is a key of `RESULTS`, ``detail`` one line."""
 
     result: str
     detail: str
-    seconds: float
 
     @property
     def orderly(self) -> bool:
         """True when the guest (or whoever controls it) ended the run on purpose."""
         return self.result in ORDERLY
+
+
+@attrs.frozen
+class RunResult(End):
+    """The end of a run, and how long it took: ``seconds`` of wall time."""
+
+    seconds: float

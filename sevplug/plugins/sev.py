@@ -8,13 +8,19 @@ from __future__ import annotations
 
 from typing import Any
 
+import attrs
+
+from sevplug.board.fw_cfg import FwCfg
 from sevplug.core.errors import ConfigError, GuestFault, LaunchRefused
 from sevplug.core.hookspecs import hookimpl
 from sevplug.core.launch import Launch, LaunchRegion, LaunchRequest
 from sevplug.core.machine import Machine
+from sevplug.core.result import HALTED, REFUSED, TERMINATED, End
 from sevplug.core.vcpu import PRIVATE, Access, CpuidRegisters
 from sevplug.plugins import sev_object
 from sevplug.plugins.firmware_images import guid_table
+from sevplug.plugins.ghcb_termination import MSR_GHCB, describe_termination
+from sevplug.plugins.offered_kernel import IMAGES, changed_images
 from sevplug.plugins.sev_object import SevObject
 from sevplug.sevapi import policy
 from sevplug.sevapi.context import SevContext
@@ -31,6 +37,8 @@ STATUS_SEV_ENABLED = 1 << 0
 API = ApiVersion(1, 55, 24)
 HANDLE = 1
 _GENERAL_PROTECTION = 13
+# What OvmfPkg/ResetVector/Ia32/AmdSev.asm of edk2 and arch/x86/kernel/sev_verify_cbit.S of Linux do.
+_EARLY_HALT = "so end firmware and kernels that check SEV or the C-bit and find it other than CPUID says"
 _MACHINE_OPTIONS = ("memory-encryption", "confidential-guest-support")
 
 
@@ -39,6 +47,8 @@ class SevPlugin:
 
     def __init__(self) -> None:
         self._use(sev_object.parse(sev_object.DEFAULT_SPEC))
+        self._hashed = False
+        self._changed: list[str] = []
 
     def _use(self, chosen: SevObject) -> None:
         self.object = chosen
@@ -48,6 +58,7 @@ class SevPlugin:
     @hookimpl
     def machine_init(self, machine: Machine) -> None:
         """Take the object that the machine option names; with neither, a guest with the defaults."""
+        self._machine = machine
         objects: dict[str, SevObject] = {}
         for spec in machine.take_objects(sev_object.TYPE):
             if spec.id in objects:
@@ -82,8 +93,11 @@ class SevPlugin:
         return STATUS_SEV_ENABLED if index == MSR_SEV_STATUS else None
 
     @hookimpl
-    def wrmsr(self, index: int) -> bool | None:
-        """SEV_STATUS is read-only."""
+    def wrmsr(self, index: int, value: int) -> bool | None:
+        """SEV_STATUS is read-only; of the GHCB MSR, which only SEV-ES has, a guest's last word is understood."""
+        if index == MSR_GHCB and (reason := describe_termination(value)) is not None:
+            self._machine.end(TERMINATED, reason)
+            return True
         if index == MSR_SEV_STATUS:
             raise GuestFault(_GENERAL_PROTECTION, 0)
         return None
@@ -124,6 +138,7 @@ class SevPlugin:
             raise ConfigError(f"firmware {boot.firmware.path}: {error}") from None
         hashes = hash_images(boot.kernel.data, boot.initrd.data if boot.initrd else b"", boot.cmdline or "")
         machine.add_launch_region(LaunchRegion("kernel hashes", area.base, hashes.to_bytes()))
+        self._hashed = True
 
     @hookimpl
     def launch_start(self, request: LaunchRequest) -> SevContext:
@@ -141,9 +156,27 @@ class SevPlugin:
 
     @hookimpl
     def finish(self, machine: Machine, launch: Launch) -> None:
-        """LAUNCH_FINISH: say so where the measurement is missing, since no owner can then attest this guest."""
+        """LAUNCH_FINISH: say what the owner, who is not here, could not know or would not want."""
         if launch.measurement is None and isinstance(launch.context, SevContext):
             machine.warn("the guest starts without a launch measurement: the plug-in 'measurement' is off")
+        fw_cfg = machine.private.get("fw_cfg")
+        if self._hashed and isinstance(fw_cfg, FwCfg):
+            self._changed = changed_images(fw_cfg, machine.config.boot)
+        if self._changed:
+            machine.warn(f"{self._changed_text()}: firmware that checks the hashes will not start it")
+
+    @hookimpl
+    def guest_exit(self, end: End) -> End | None:
+        """Why a guest came to nothing, where SEV explains it."""
+        if end.result == HALTED and not self._machine.counters.interrupts:
+            return attrs.evolve(end, detail=f"{end.detail}, before its first interrupt: {_EARLY_HALT}")
+        if end.orderly or not self._changed:
+            return None
+        return End(REFUSED, f"{self._changed_text()} ({end.detail})")
+
+    def _changed_text(self) -> str:
+        verb = "is" if len(self._changed) == 1 else "are"
+        return f"the {' and the '.join(self._changed)} that fw_cfg offers {verb} not what was measured"
 
     @hookimpl
     def summary(self, machine: Machine, document: dict[str, Any]) -> None:
@@ -157,3 +190,7 @@ class SevPlugin:
                 api_minor=API.minor,
                 build_id=API.build,
             )
+            if self._hashed:
+                document["sev"]["kernel_hashes"] = {
+                    name.replace(" ", "_"): "differs" if name in self._changed else "as measured" for name in IMAGES
+                }

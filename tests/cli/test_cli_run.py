@@ -106,7 +106,7 @@ def test_a_guest_that_spins_is_timed_out(tmp_path: Path, capsys: pytest.CaptureF
     arguments = ["run", "--bios", firmware(tmp_path, SPIN), "--timeout", "0.3", "--summary", str(tmp_path / "s")]
     assert run_app(arguments) == 3
     last = capsys.readouterr().err.splitlines()[-1]
-    assert last == "sevplug: error: the guest did not end in order: timeout, no end within 0.3 s"
+    assert last == "sevplug: error: the guest did not end in order: timeout, no end within 0.3 s, at rip 0xfff0"
     assert json.loads((tmp_path / "s").read_text())["result"] == "timeout"
 
 

@@ -9,6 +9,7 @@ from machines import machine_with, run_guest
 from sevplug.core import result
 from sevplug.core.hookspecs import hookimpl
 from sevplug.core.machine import Machine
+from sevplug.core.result import End
 from sevplug.core.vcpu import VCpu
 
 
@@ -40,7 +41,8 @@ def test_a_halt_that_nothing_can_end_is_told_from_a_sleep() -> None:
 )
 def test_a_guest_that_never_ends_is_stopped_at_the_time_limit(loop: str) -> None:
     run = run_guest(loop, timeout=0.2)
-    assert (run.result.result, run.result.detail) == (result.TIMEOUT, "no end within 0.2 s")
+    assert run.result.result == result.TIMEOUT
+    assert run.result.detail.startswith("no end within 0.2 s, at rip 0x")
     assert 0.2 <= run.result.seconds < 2
 
 
@@ -89,12 +91,25 @@ def test_a_plug_in_may_give_the_end_another_name() -> None:
 
     class Renaming:
         @hookimpl
-        def guest_exit(self, cpu: VCpu, reason: str) -> str:
-            seen.append(reason)
-            return result.RESET
+        def guest_exit(self, cpu: VCpu, end: End) -> End:
+            seen.append(end.result)
+            return End(result.PANIC, f"cr0 was {cpu.get('cr0'):#x}")
 
-    assert run_guest("out 0xf4, al", plugins=[Renaming()]).result.result == result.RESET
+    ended = run_guest("out 0xf4, al", plugins=[Renaming()]).result
+    assert (ended.result, ended.detail, ended.orderly) == (result.PANIC, "cr0 was 0x60000010", False)
     assert seen == [result.SHUTDOWN]
+
+
+def test_a_guest_that_nothing_can_wake_hangs() -> None:
+    ended = run_guest("sti; 1: hlt; jmp 1b", timeout=30).result
+    assert (ended.result, ended.orderly) == (result.HANG, False)
+    assert ended.detail == "halted at rip 0x2, and no timer or device is left to wake it"
+
+
+def test_a_guest_that_somebody_attends_to_is_left_asleep() -> None:
+    with machine_with(assemble("sti; 1: hlt; jmp 1b")) as (machine, _board):
+        machine.control.attended = True
+        assert machine.run(timeout=1.2).result == result.TIMEOUT
 
 
 def test_one_guest_run_twice_ends_with_the_same_state() -> None:

@@ -7,7 +7,7 @@ from guests import long64, protected32, real16
 from interrupting import TIMER_VECTOR, TestInterruptsPlugin
 from reference_cpu import run_here
 
-from sevplug.core.engine import engine
+from sevplug.core.engine import watch
 
 RAISE = "cli; mov al, 0x20; out 0x90, al;"
 
@@ -87,7 +87,7 @@ def test_a_timer_interrupts_a_loop_in_which_events_let_time_pass(wait: str) -> N
 
 
 def test_a_timer_interrupts_a_long_loop_without_any_event(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine, "STALL_SECONDS", 0.01)
+    monkeypatch.setattr(watch, "STALL_SECONDS", 0.01)
     _report, taken = take_one("sti; mov al, 50; out 0x91, al; 3: jmp 3b")
     assert taken == [TIMER_VECTOR]
 

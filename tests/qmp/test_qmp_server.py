@@ -377,7 +377,7 @@ def test_an_interrupt_in_a_command_reaches_the_machine_and_costs_the_client_its_
         with Client(tmp_path / "q").negotiate() as client:
             client.send(b'{"execute":"cont"}')
             assert client.line() == b""
-        # The connection ends as soon as the command has failed; a further answer of the machine shows that it has gone on.
+        # The connection ends as soon as the command has failed; the machine goes on a little later.
         with Client(tmp_path / "q").negotiate() as client:
             assert client.execute("query-status")["running"] is False
         assert machine.interrupts == 1

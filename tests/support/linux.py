@@ -31,33 +31,38 @@ class Boot:
 
 def boot(
     kernel: str,
-    initrd: str,
+    initrd: str | None,
     *,
     append: str = "",
     c_bit: int = 51,
     memory: int = 256,
     secrets: Mapping[UUID, bytes] | None = None,
     plugins: Iterable[str] = (),
-    firmware: Path | None = None,
+    firmware: str | Path | None = "OVMF.amdsev.fd",
+    extra: Iterable[object] = (),
     until: bytes | None = None,
     timeout: float = 120,
 ) -> Boot:
-    """Boot through OVMF with measured direct boot, until the end or until ``until`` is on the serial port.
+    """Boot through firmware with measured direct boot, until the end or until ``until`` is on the serial port.
 
-    ``memory`` in MiB.
+    ``firmware``: a name among the images, a path, or None for the direct entry.  ``memory`` in MiB.  ``extra``:
+    plug-ins of the test's own, with a ``name``.
     """
-    properties = {"cbitpos": str(c_bit), "reduced-phys-bits": "1", "kernel-hashes": "on"}
+    properties = {"cbitpos": str(c_bit), "reduced-phys-bits": "1", "kernel-hashes": "off" if firmware is None else "on"}
     off = "no:sev" in plugins
     images = BootImages(
-        firmware=Image.load(firmware or find_image("OVMF.amdsev.fd"), "firmware"),
-        kernel=Image.load(find_image(kernel), "kernel"),
-        initrd=Image.load(find_image(initrd), "initrd"),
+        firmware=_load(firmware, "firmware"),
+        kernel=_load(kernel, "kernel"),
+        initrd=_load(initrd, "initrd"),
         cmdline=f"console=ttyS0 {append}".strip(),
     )
     config = MachineConfig(
         boot=images, memory=memory * MIB, objects=() if off else (ObjectSpec("sev-emulated", "sev0", properties),)
     )
-    with Machine(config, load_plugins(Selection.parse(["no:qmp", "no:logging", *plugins]))) as machine:
+    manager = load_plugins(Selection.parse(["no:qmp", "no:logging", *plugins]))
+    for plugin in extra:
+        manager.add(plugin, getattr(plugin, "name", "extra"))
+    with Machine(config, manager) as machine:
         serial: Any = machine.private["serial"]
         if until is not None:
             serial.on_output.append(lambda _piece: until in serial.output[-8192:] and machine.quit())
@@ -69,3 +74,9 @@ def boot(
             ram.update(machine.memory.read(start, 16 * MIB))
         area = machine.memory.read(0x810000, 0xC00)
         return Boot(run, bytes(serial.output), ram.hexdigest(), machine.summary(run).get("sev", {}), area)
+
+
+def _load(image: str | Path | None, what: str) -> Image | None:
+    if image is None:
+        return None
+    return Image.load(find_image(image) if isinstance(image, str) else image, what)

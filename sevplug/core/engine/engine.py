@@ -7,11 +7,8 @@ clean place.
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
-import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from ctypes import c_int, c_uint64, c_void_p
 from typing import TYPE_CHECKING, Any
 
@@ -37,7 +34,8 @@ from sevplug.core.engine.mapping import INTERCEPT_PAGE, Mapping
 from sevplug.core.engine.portio import PortIo
 from sevplug.core.engine.syscall import LENGTH as SYSTEM_CALL_LENGTH
 from sevplug.core.engine.syscall import enter_by_syscall, enter_by_sysenter
-from sevplug.core.engine.vcpu import FLAG_IF, FLAG_TF, EngineCpu
+from sevplug.core.engine.vcpu import FLAG_IF, FLAG_TF, REGISTERS, EngineCpu
+from sevplug.core.engine.watch import Watch
 from sevplug.core.errors import EngineError, GuestFault
 from sevplug.core.vcpu import Access
 
@@ -46,9 +44,6 @@ if TYPE_CHECKING:
 
 # Virtual nanoseconds that one I/O access or intercepted instruction takes, about what it takes on hardware.
 EVENT_NS = 1000
-# Processor seconds without any event after which a guest counts as busy waiting, and time skips to its next timer.
-STALL_SECONDS = 3.0
-_WATCH_SECONDS = 0.05
 
 
 class Engine:
@@ -64,7 +59,6 @@ class Engine:
         self._failure: BaseException | None = None
         self._leaving = False
         self._halted = False
-        self._stalled = False
         self._line_held_back = False
         library.check(
             self._lib.uc_open(library.ARCH_X86, library.MODE_64, ctypes.byref(self._handle)), "the CPU engine"
@@ -87,6 +81,8 @@ class Engine:
         self.delivery = Delivery(self.cpu, self._linear, lambda text: machine.end(result.FAULT, text))
         self.intercepts = Intercepts(machine, self.cpu, self._linear, self._handle, self._fills.load_cr3)
         self._ports = PortIo(machine, self.cpu, self._linear, self._tick, self._fail)
+        self._watch = Watch(machine, self.kick)
+        self.watching = self._watch.watching
         self._install_hooks()
         machine.memory.on_write = self._written
 
@@ -237,39 +233,8 @@ class Engine:
         if not kicked:
             return False
         self._state.withdraw(at.REQUEST_KICK_BYTE)
-        if self._stalled:
-            self._stalled = False
-            if self._clock.skip_to_next():
-                self._clock.run_due()
+        self._watch.kicked(bytes(self._state.q[:REGISTERS]))
         return True
-
-    @contextlib.contextmanager
-    def watched(self, deadline: float) -> Iterator[None]:
-        """Watch the guest from a thread: at monotonic time ``deadline``, or when it waits in a loop, kick it."""
-        done = threading.Event()
-
-        # Processor time, because a machine that shares its host is slow and not waiting.
-        spent = time.pthread_getcpuclockid(threading.get_ident())
-
-        def watch() -> None:
-            seen, since = -1, time.clock_gettime(spent)
-            while not done.wait(_WATCH_SECONDS):
-                if self._clock.now != seen:
-                    seen, since = self._clock.now, time.clock_gettime(spent)
-                elif time.clock_gettime(spent) - since >= STALL_SECONDS:
-                    self._stalled = True
-                    since = time.clock_gettime(spent)
-                    self.kick()
-                if time.monotonic() >= deadline or self._machine.control.waiting:
-                    self.kick()
-
-        watcher = threading.Thread(target=watch, name="sevplug-watch", daemon=True)
-        watcher.start()
-        try:
-            yield
-        finally:
-            done.set()
-            watcher.join()
 
     # -- callbacks -------------------------------------------------------------------------------------------------
 
@@ -341,7 +306,7 @@ class Engine:
             return
         if code == EXIT_HLT:
             self.intercepts.skip()
-            self._halted = True
+            self._halted = self._watch.rested = True
             self._stop()
         elif code == EXIT_SHUTDOWN:
             self._machine.end(result.FAULT, f"triple fault at rip {self.cpu.rip:#x}")

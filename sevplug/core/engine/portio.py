@@ -15,7 +15,7 @@ import attrs
 
 from sevplug.core.engine import internals as at
 from sevplug.core.engine.linear import LinearMemory
-from sevplug.core.engine.vcpu import FLAG_VM, EngineCpu
+from sevplug.core.engine.vcpu import FLAG_VM, REGISTERS, EngineCpu
 from sevplug.core.errors import GuestFault
 
 if TYPE_CHECKING:
@@ -28,7 +28,6 @@ _TSS32_LIMIT, _BITMAP_BASE = 103, 0x66
 _TSS32_TYPES = (9, 11)
 # DR7: breakpoint 0 enabled, of kind I/O, one byte wide.
 _IO_BREAKPOINT = 1 << 17 | 1
-_REGISTERS = 17  # the sixteen general registers, then RIP
 
 
 @attrs.frozen
@@ -87,7 +86,7 @@ class PortIo:
         refused, self._refused = self._refused, None
         if refused is None:
             return None
-        self._q[:_REGISTERS] = memoryview(refused.registers).cast("Q")
+        self._q[:REGISTERS] = memoryview(refused.registers).cast("Q")
         self._q[at.DR0 // 8], self._q[at.DR6 // 8], self._q[at.DR7 // 8] = refused.debug
         return refused.fault
 
@@ -112,5 +111,5 @@ class PortIo:
             d[at.HFLAGS // 4] |= at.HF_IOBPT
             return
         debug = q[at.DR0 // 8], q[at.DR6 // 8], q[at.DR7 // 8]
-        self._refused = _Refused(fault, bytes(q[:_REGISTERS]), debug)
+        self._refused = _Refused(fault, bytes(q[:REGISTERS]), debug)
         q[at.DR0 // 8], q[at.DR7 // 8] = port, _IO_BREAKPOINT

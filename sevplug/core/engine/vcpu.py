@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from sevplug.core.engine.engine import Engine
 
 GENERAL = ("rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi", *(f"r{number}" for number in range(8, 16)))
+# The sixteen general registers and RIP lie at the start of the state.
+REGISTERS = 17
 _INDEX = {name: number for number, name in enumerate(GENERAL)}
 _INDEX |= {"rip": at.EIP // 8, "cr2": at.CR2 // 8, "cr3": at.CR3 // 8}
 _READ_ONLY_INDEX = {"cr0": at.CR0 // 8, "cr4": at.CR4 // 8, "efer": at.EFER // 8}

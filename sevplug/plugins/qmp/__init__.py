@@ -50,6 +50,7 @@ def machine_init(machine: Machine) -> None:
     from sevplug.plugins.qmp.service import Service
 
     machine.private[NAME] = Service(machine, str(wanted))
+    machine.control.attended = True
 
 
 @hookimpl
