@@ -10,10 +10,10 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from sevplug.board.chardev.sinks import open_sink
 from sevplug.board.irq import IrqLine
 from sevplug.board.output import GuestOutput
 from sevplug.board.ports import read_bytes, write_bytes
-from sevplug.board.sinks import open_sink
 from sevplug.core.bus import Device
 from sevplug.core.clock import Clock, Timer
 

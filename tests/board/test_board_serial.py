@@ -6,8 +6,8 @@ import os
 
 import pytest
 
+from sevplug.board.chardev.sinks import open_sink
 from sevplug.board.pc import add_pc
-from sevplug.board.sinks import open_sink
 from sevplug.core.config import MachineConfig
 from sevplug.core.errors import ConfigError
 
