@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from sevplug.core import events, result
@@ -202,19 +202,9 @@ class Machine:
         ``timeout``: wall seconds.  With ``config.paused`` the guest waits for `resume` through ``control``.
         """
         started = time.monotonic()
-        deadline = float("inf") if timeout is None else started + timeout
-        self.start_launch()
-        with self._explained(), self.engine.watched(deadline):
-            if not self._paused:
-                self.resume()
-            while self._end is None:
-                if self._paused:
-                    self.control.serve(min(0.2, max(0.001, deadline - time.monotonic())))
-                else:
-                    asleep = self.engine.run()
-                    self.control.serve(0.05 if asleep else 0)
-                if time.monotonic() >= deadline:
-                    self.end(result.TIMEOUT, f"no end within {timeout:g} s")
+        if not self.advance(timeout):
+            self.end(result.TIMEOUT, f"no end within {timeout:g} s")
+        assert self._end is not None
         ended, detail = self._end
         self.status = "shutdown"
         with self._explained():
@@ -224,6 +214,27 @@ class Machine:
         run = RunResult(ended, detail, time.monotonic() - started)
         self.notify(events.RUN_END, result=run.result, detail=run.detail, seconds=run.seconds)
         return run
+
+    def advance(self, timeout: float | None = None, until: Callable[[], bool] = lambda: False) -> bool:
+        """Launch if that has not been done, and run until the guest has ended or ``until`` is true; `run` may follow.
+
+        ``timeout``: wall seconds; False when they passed first.  ``until`` is asked whenever the engine was left: what
+        makes it true calls `Engine.leave`, so that two runs leave at the same place.
+        """
+        deadline = float("inf") if timeout is None else time.monotonic() + timeout
+        self.start_launch()
+        with self._explained(), self.engine.watched(deadline):
+            if not self._paused:
+                self.resume()
+            while self._end is None and not until():
+                if self._paused:
+                    self.control.serve(min(0.2, max(0.001, deadline - time.monotonic())))
+                else:
+                    asleep = self.engine.run()
+                    self.control.serve(0.05 if asleep else 0)
+                if time.monotonic() >= deadline and self._end is None and not until():
+                    return False
+        return True
 
     def resume(self) -> None:
         """Let the guest run; the launch is finished at the first time."""
