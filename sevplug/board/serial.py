@@ -3,8 +3,8 @@
 A byte is on its way the moment it is written, so the transmitter is never busy and THRE interrupts follow at once.
 Input waits in a backlog and enters the FIFO as the guest makes room: nothing that was typed is overrun.
 
-What the host's end of the line has is fetched only while the guest waits for input: its receive interrupt is on, or it
-reads the line status over and over.
+What the host's end of the line has is fetched only while the guest waits for input: its receive interrupt has been on for
+a while, or it reads the line status over and over.
 """
 
 from __future__ import annotations
@@ -40,6 +40,8 @@ LCR_DLAB = 0x80
 _MSR_CONNECTED = 0xB0
 # The transmitter is always ready, so whoever reads the line status this many times in a row waits for input.
 _POLLS = 16
+# Drivers switch interrupts on for a moment to probe the port, and then clear it: input would be lost.
+_SETTLED_NS = 1_000_000
 
 LISTENING = "serial.listening"  # address
 WAITING = "serial.waiting"  # address: the machine is built on when a client has come
@@ -62,6 +64,8 @@ class Serial(Device):
         self._clock = Clock()
         self._source: Source | None = None
         self._asked = False  # the source owes an answer
+        self._held = b""  # an answer that came when the guest had turned away
+        self._settling = Timer(self._settle)
         self._registers()
 
     def attach(self, machine: Machine) -> None:
@@ -90,6 +94,7 @@ class Serial(Device):
     def reset(self) -> None:
         self._sent.flush()
         self._clock.cancel(self._timer)
+        self._clock.cancel(self._settling)
         self._registers()
         self._update()
 
@@ -122,17 +127,30 @@ class Serial(Device):
         """Where clients connect, with the port that the system chose; None where nobody can."""
         return None if self._source is None else self._source.address
 
+    def _listening(self) -> bool:
+        return self._settled or self._polls >= _POLLS
+
     def _answered(self, data: bytes) -> None:
         self._asked = False
-        self.feed(data)
+        if self._listening():
+            self.feed(data)
+        else:
+            self._held = data
 
     def _ask(self) -> None:
         """Have the source send something, if the guest waits for input and has nothing else to read."""
-        if self._source is None or self._asked or self._received or self._backlog:
+        if self._source is None or self._received or self._backlog or not self._listening():
             return
-        if self._ier & IER_RX or self._polls >= _POLLS:
+        if self._held:
+            data, self._held = self._held, b""
+            self.feed(data)
+        elif not self._asked:
             self._asked = True
             self._source.want(_FIFO_SIZE if self._fcr & FCR_ENABLE else 1)
+
+    def _settle(self) -> None:
+        self._settled = True
+        self._ask()
 
     # -- registers -------------------------------------------------------------------------------------------------
 
@@ -150,6 +168,7 @@ class Serial(Device):
         self._trigger = 1
         self._thr_pending = False
         self._timeout_pending = False
+        self._settled = False  # the receive interrupt is on, and meant
         self._polls = 0  # reads of the line status in a row, and of data between them
 
     def _read(self, port: int, size: int) -> int:
@@ -239,9 +258,14 @@ class Serial(Device):
         if changed & IER_THR:
             # The transmitter is empty: enabling its interrupt raises it at once.
             self._thr_pending = bool(value & IER_THR)
+        if changed & IER_RX and self._source is not None:
+            self._settled = False
+            if value & IER_RX:
+                self._clock.start(self._settling, self._clock.now + _SETTLED_NS)
+            else:
+                self._clock.cancel(self._settling)
         if changed:
             self._update()
-            self._ask()
 
     def _write_fcr(self, value: int) -> None:
         if (value ^ self._fcr) & FCR_ENABLE:
