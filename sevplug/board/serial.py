@@ -3,8 +3,8 @@
 A byte is on its way the moment it is written, so the transmitter is never busy and THRE interrupts follow at once.
 Input waits in a backlog and enters the FIFO as the guest makes room: nothing that was typed is overrun.
 
-What the host's end of the line has is fetched only while the guest waits for input: its receive interrupt has been on for
-a while, or it reads the line status over and over.
+What the host's end of the line has is fetched only while the guest waits for input: its receive interrupt has been on
+for a while, or it reads the line status over and over.
 """
 
 from __future__ import annotations

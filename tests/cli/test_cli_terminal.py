@@ -2,79 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import pty
 import re
-import select
 import shlex
 import signal
 import subprocess
 import sys
 import termios
 import time
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import attrs
 import echoing
 import pytest
+from terminals import COMMAND, HINT, LFLAG, at_a_terminal
 
-COMMAND = [sys.executable, "-c", "from sevplug.cli import main; main()"]
 QUIET = ["-P", "no:sev", "-P", "no:logging"]
-HINT = b"sevplug: what you type goes to the guest; Ctrl-A x ends the run, Ctrl-A h is the help\r\n"
-LFLAG = 3
-
-
-@attrs.define
-class Terminal:
-    """A process on a terminal of its own, and who sits there."""
-
-    process: subprocess.Popen[bytes]
-    keyboard: int
-    settings: list[Any]
-    seen: bytes = b""
-
-    def type(self, keys: bytes) -> None:
-        os.write(self.keyboard, keys)
-
-    def wait_for(self, pattern: bytes, seconds: float = 30) -> None:
-        deadline = time.monotonic() + seconds
-        while not re.search(pattern, self.seen):
-            left = deadline - time.monotonic()
-            assert left > 0, self.seen
-            if select.select([self.keyboard], [], [], left)[0]:
-                try:
-                    self.seen += os.read(self.keyboard, 4096)
-                except OSError:
-                    assert re.search(pattern, self.seen), self.seen
-
-    @property
-    def now(self) -> list[Any]:
-        return termios.tcgetattr(self.keyboard)
-
-    @property
-    def raw(self) -> bool:
-        return not self.now[LFLAG] & (termios.ICANON | termios.ECHO)
-
-
-@contextlib.contextmanager
-def at_a_terminal(*arguments: str, command: list[str] = COMMAND) -> Iterator[Terminal]:
-    keyboard, terminal = pty.openpty()
-    settings = termios.tcgetattr(terminal)
-    process = subprocess.Popen(
-        ["setsid", "-c", *command, *arguments], stdin=terminal, stdout=terminal, stderr=terminal, close_fds=True
-    )
-    try:
-        # The terminal stays open here, so that its settings outlive the process.
-        yield Terminal(process, keyboard, settings)
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            process.kill()
-        process.wait()
-        os.close(terminal)
-        os.close(keyboard)
 
 
 def shell_words(*arguments: str) -> str:
@@ -89,7 +31,7 @@ def guest(tmp_path: Path) -> str:
 
 
 def test_keys_go_to_the_guest_and_ctrl_a_x_ends_the_run(guest: str) -> None:
-    with at_a_terminal("run", "--bios", guest, *QUIET) as user:
+    with at_a_terminal(*COMMAND, "run", "--bios", guest, *QUIET) as user:
         user.wait_for(re.escape(HINT))
         user.wait_for(rb"ok> ")
         assert user.raw
@@ -109,7 +51,7 @@ def test_keys_go_to_the_guest_and_ctrl_a_x_ends_the_run(guest: str) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_the_terminal_is_as_before_when_a_signal_ends_the_run(guest: str, number: signal.Signals) -> None:
-    with at_a_terminal("run", "--bios", guest, *QUIET) as user:
+    with at_a_terminal(*COMMAND, "run", "--bios", guest, *QUIET) as user:
         user.wait_for(re.escape(HINT))
         user.wait_for(rb"ok> ")
         user.process.send_signal(number)
@@ -117,10 +59,8 @@ def test_the_terminal_is_as_before_when_a_signal_ends_the_run(guest: str, number
         assert user.now == user.settings
 
 
-def test_the_terminal_is_as_before_when_a_plugin_fails(guest: str, tmp_path: Path) -> None:
+def test_the_terminal_is_as_before_when_a_device_fails(guest: str) -> None:
     failing = """
-import sys
-sys.argv = ["sevplug", *sys.argv[1:]]
 from sevplug.board.serial import Serial
 taken = Serial.feed
 def feed(self, data):
@@ -130,7 +70,7 @@ Serial.feed = feed
 from sevplug.cli import main
 main()
 """
-    with at_a_terminal("run", "--bios", guest, *QUIET, command=[sys.executable, "-c", failing]) as user:
+    with at_a_terminal(sys.executable, "-c", failing, "run", "--bios", guest, *QUIET) as user:
         user.wait_for(re.escape(HINT))
         user.wait_for(rb"ok> ")
         user.type(b"x")
@@ -140,7 +80,7 @@ main()
 
 
 def test_in_qemus_spelling_a_plain_stdio_leaves_ctrl_c_a_signal(guest: str) -> None:
-    with at_a_terminal("qemu", "-bios", guest, "-serial", "stdio", "-P", "no:logging") as user:
+    with at_a_terminal(*COMMAND, "qemu", "-bios", guest, "-serial", "stdio", "-P", "no:logging") as user:
         user.wait_for(rb"ok> ")
         user.type(b"\x01h")
         user.wait_for(rb"\x01H")
@@ -152,7 +92,8 @@ def test_in_qemus_spelling_a_plain_stdio_leaves_ctrl_c_a_signal(guest: str) -> N
 
 
 def test_with_nographic_ctrl_c_is_the_guests(guest: str) -> None:
-    with at_a_terminal("qemu", "-bios", guest, "-nographic", "-P", "no:logging") as user:
+    with at_a_terminal(*COMMAND, "qemu", "-bios", guest, "-nographic", "-P", "no:logging") as user:
+        user.wait_for(re.escape(HINT))
         user.wait_for(rb"ok> ")
         user.type(b"\x03q")
         user.wait_for(rb"\x03")
@@ -164,7 +105,7 @@ def test_a_guest_that_does_not_listen_leaves_the_terminal_and_what_is_typed_alon
     path = tmp_path / "deaf.bin"
     path.write_bytes(echoing.deaf())
     script = f"{shell_words('run', '--bios', str(path), *QUIET)}; read -r line; echo next: $line"
-    with at_a_terminal("sh", "-c", script, command=[]) as user:
+    with at_a_terminal("sh", "-c", script) as user:
         user.type(b"a command\n")
         user.wait_for(rb"hello")
         user.wait_for(rb"next: a command")
@@ -177,7 +118,7 @@ def test_in_the_background_the_run_goes_on_and_the_terminal_is_left_alone(guest:
     run = shell_words("run", "--bios", guest, *QUIET)
     state = "echo in$(cut -d' ' -f3 /proc/$!/stat)"
     script = f"set -m; {run} & sleep 1.5; {state}; fg >/dev/null; echo status $?"
-    with at_a_terminal("bash", "-c", script, command=[]) as user:
+    with at_a_terminal("bash", "-c", script) as user:
         user.wait_for(rb"ok> ")
         user.wait_for(rb"in[RS]\r\n")
         assert not user.raw
@@ -188,7 +129,7 @@ def test_in_the_background_the_run_goes_on_and_the_terminal_is_left_alone(guest:
 
 
 def test_after_a_stop_the_terminal_is_taken_again(guest: str) -> None:
-    with at_a_terminal("run", "--bios", guest, *QUIET) as user:
+    with at_a_terminal(*COMMAND, "run", "--bios", guest, *QUIET) as user:
         user.wait_for(re.escape(HINT))
         user.wait_for(rb"ok> ")
         user.process.send_signal(signal.SIGSTOP)

@@ -21,7 +21,7 @@ _READ_SIZE = 4096
 _AHEAD = 1 << 16
 # Seconds after which the thread looks whether it was put into the background, or stopped, and is back.
 _LOOK = 0.25
-_STOPPED = 1.0
+_STOPPED = 0.5
 _HINT = "sevplug: what you type goes to the guest; Ctrl-A x ends the run, Ctrl-A h is the help"
 
 
@@ -67,7 +67,12 @@ class StdinSource(Source):
 
     def _read_keys(self, terminal: Terminal) -> None:
         raw = hinted = False
+        last = time.monotonic()
         while not self._stopping:
+            before, last = last, time.monotonic()
+            if last - before > _STOPPED:
+                # The process was stopped, and a shell may have used the terminal since.
+                raw = False
             self._hand_on()
             if not terminal.foreground:
                 raw = False
@@ -78,12 +83,8 @@ class StdinSource(Source):
                 terminal.make_raw()
                 hinted = hinted or self._hint()
             wanted = self._capacity()
-            before = time.monotonic()
             came = self._wait({self._descriptor: select.POLLIN} if wanted > 0 else {}, _LOOK)
-            if time.monotonic() - before > _STOPPED:
-                # The process was stopped, and a shell has used the terminal since.
-                raw = False
-            elif self._descriptor in came and not self._take(wanted):
+            if self._descriptor in came and not self._take(wanted):
                 return
 
     def _take(self, wanted: int) -> bool:
