@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from sevplug.board.chardev.sinks import open_sink
 from sevplug.board.output import GuestOutput
-from sevplug.board.sinks import open_sink
 from sevplug.core.bus import Device
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from sevplug.board.sinks import NullSink, SerialSink
+from sevplug.board.chardev.sinks import NullSink, SerialSink
 from sevplug.core.clock import Clock, Timer
 
 # A piece is passed on at a newline, when it is this long, or after a while of virtual time.

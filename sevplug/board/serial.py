@@ -2,6 +2,9 @@
 
 A byte is on its way the moment it is written, so the transmitter is never busy and THRE interrupts follow at once.
 Input waits in a backlog and enters the FIFO as the guest makes room: nothing that was typed is overrun.
+
+What the host's end of the line has is fetched only while the guest waits for input: its receive interrupt has been on
+for a while, or it reads the line status over and over.
 """
 
 from __future__ import annotations
@@ -10,12 +13,14 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from sevplug.board.chardev.ends import open_ends
+from sevplug.board.chardev.source import Link, Source
 from sevplug.board.irq import IrqLine
 from sevplug.board.output import GuestOutput
 from sevplug.board.ports import read_bytes, write_bytes
-from sevplug.board.sinks import open_sink
 from sevplug.core.bus import Device
 from sevplug.core.clock import Clock, Timer
+from sevplug.core.result import QUIT
 
 if TYPE_CHECKING:
     from sevplug.core.machine import Machine
@@ -33,6 +38,13 @@ LSR_ERRORS = 0x1E
 LCR_DLAB = 0x80
 # A connected terminal: DCD, DSR and CTS.
 _MSR_CONNECTED = 0xB0
+# The transmitter is always ready, so whoever reads the line status this many times in a row waits for input.
+_POLLS = 16
+# Drivers switch interrupts on for a moment to probe the port, and then clear it: input would be lost.
+_SETTLED_NS = 1_000_000
+
+LISTENING = "serial.listening"  # address
+WAITING = "serial.waiting"  # address: the machine is built on when a client has come
 
 
 class Serial(Device):
@@ -50,22 +62,47 @@ class Serial(Device):
         self._backlog: deque[int] = deque()
         self._timer = Timer(self._timed_out)
         self._clock = Clock()
+        self._source: Source | None = None
+        self._asked = False  # the source owes an answer
+        self._held = b""  # an answer that came when the guest had turned away
+        self._settling = Timer(self._settle)
         self._registers()
 
     def attach(self, machine: Machine) -> None:
         self._clock = machine.clock
-        self._sent.connect(machine.clock, open_sink(machine.config.serial, "serial"))
+        sink, self._source = open_ends(machine.config.serial, "serial")
+        self._sent.connect(machine.clock, sink)
         machine.bus.claim_ports(BASE, 8, self._read, self._write, self.name)
         machine.private["serial"] = self
+        if self._source is not None:
+            self._connect(machine, self._source)
+
+    def _connect(self, machine: Machine, source: Source) -> None:
+        self._control = machine.control
+        submit = machine.control.submit
+        source.start(
+            Link(
+                receive=lambda data: submit(lambda: self._answered(data)),
+                end=lambda reason: submit(lambda: machine.end(QUIT, reason)),
+            )
+        )
+        if source.address is not None:
+            machine.notify(LISTENING, address=source.address)
+            if source.waits:
+                machine.notify(WAITING, address=source.address)
+                source.wait_for_client()
 
     def reset(self) -> None:
         self._sent.flush()
         self._clock.cancel(self._timer)
+        self._clock.cancel(self._settling)
         self._registers()
         self._update()
 
     def close(self) -> None:
         self._sent.close()
+        if self._source is not None:
+            self._source.close()
 
     @property
     def output(self) -> bytearray:
@@ -86,6 +123,37 @@ class Serial(Device):
         self._backlog.extend(data)
         self._accept()
 
+    @property
+    def address(self) -> str | None:
+        """Where clients connect, with the port that the system chose; None where nobody can."""
+        return None if self._source is None else self._source.address
+
+    def _listening(self) -> bool:
+        return self._settled or self._polls >= _POLLS
+
+    def _answered(self, data: bytes) -> None:
+        self._asked = False
+        if self._listening():
+            self.feed(data)
+        else:
+            self._held = data
+
+    def _ask(self) -> None:
+        """Have the source send something, if the guest waits for input and has nothing else to read."""
+        if self._source is None or self._received or self._backlog or not self._listening():
+            return
+        if self._held:
+            data, self._held = self._held, b""
+            self.feed(data)
+        elif not self._asked:
+            self._asked = True
+            self._control.attended |= self._source.interactive
+            self._source.want(_FIFO_SIZE if self._fcr & FCR_ENABLE else 1)
+
+    def _settle(self) -> None:
+        self._settled = True
+        self._ask()
+
     # -- registers -------------------------------------------------------------------------------------------------
 
     def _registers(self) -> None:
@@ -102,6 +170,8 @@ class Serial(Device):
         self._trigger = 1
         self._thr_pending = False
         self._timeout_pending = False
+        self._settled = False  # the receive interrupt is on, and meant
+        self._polls = 0  # reads of the line status in a row, and of data between them
 
     def _read(self, port: int, size: int) -> int:
         return self._READS[port & 7](self) if size == 1 else read_bytes(self._read_byte, port, size, BASE + 8)
@@ -128,6 +198,7 @@ class Serial(Device):
             self._timeout_pending = False
             self._watch_fifo()
             self._accept()
+            self._ask()
             self._update()
             return value
         return 0 if self._fcr & FCR_ENABLE else self._buffer
@@ -150,6 +221,9 @@ class Serial(Device):
 
     def _read_lsr(self) -> int:
         value = self._lsr
+        self._polls += 1
+        if self._polls == _POLLS:
+            self._ask()
         if value & (LSR_BREAK | LSR_OVERRUN):
             self._lsr = value & ~(LSR_BREAK | LSR_OVERRUN)
             self._update()
@@ -168,6 +242,7 @@ class Serial(Device):
         if self._lcr & LCR_DLAB:
             self._divisor = self._divisor & 0xFF00 | value
             return
+        self._polls = 0
         if self._mcr & MCR_LOOP:
             self._receive(value)
         else:
@@ -185,6 +260,12 @@ class Serial(Device):
         if changed & IER_THR:
             # The transmitter is empty: enabling its interrupt raises it at once.
             self._thr_pending = bool(value & IER_THR)
+        if changed & IER_RX and self._source is not None:
+            self._settled = False
+            if value & IER_RX:
+                self._clock.start(self._settling, self._clock.now + _SETTLED_NS)
+            else:
+                self._clock.cancel(self._settling)
         if changed:
             self._update()
 
@@ -200,11 +281,14 @@ class Serial(Device):
             self._thr_pending = True
         self._fcr = value & 0xC9
         self._trigger = (1, 4, 8, 14)[value >> 6] if value & FCR_ENABLE else 1
+        self._polls = 0
         self._accept()
+        self._ask()
         self._update()
 
     def _write_lcr(self, value: int) -> None:
         self._lcr = value
+        self._polls = 0
 
     def _write_mcr(self, value: int) -> None:
         self._mcr = value & 0x1F

@@ -14,6 +14,7 @@ from decimal import Decimal, InvalidOperation
 
 import attrs
 
+from sevplug.board.chardev import ends
 from sevplug.core.config import ObjectSpec
 from sevplug.core.errors import ConfigError
 
@@ -150,7 +151,15 @@ def parse_seconds(option: str, text: str) -> float:
 
 
 def parse_serial(option: str, text: str) -> str:
-    """Where the serial port goes: ``stdio``, ``null`` (also spelt ``none``), or ``file:PATH``."""
+    """What the serial port is connected to, as `sevplug.board.chardev.ends` spells it; ``none`` is ``null``."""
+    if text == "none":
+        return "null"
+    ends.check(option, text)
+    return text
+
+
+def parse_output(option: str, text: str) -> str:
+    """Where a port that only sends goes: ``stdio``, ``null`` (also spelt ``none``), or ``file:PATH``."""
     if text in ("null", "none"):
         return "null"
     if text == "stdio" or (text.startswith("file:") and text != "file:"):

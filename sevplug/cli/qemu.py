@@ -26,9 +26,13 @@ HELP = """Run a guest with QEMU's own options.
   -drive if=none,id=ID,format=raw,file=FILE  -device virtio-blk-pci,drive=ID
   -kernel FILE  -initrd FILE  -append TEXT
   -S  -qmp unix:PATH,server=on[,wait=off]  (or tcp:127.0.0.1:PORT)
-  -serial stdio|file:PATH|null|none  -nographic  -display none  -debugcon stdio|file:PATH|null
+  -serial stdio|mon:stdio|file:PATH|null|none|unix:PATH,server=on[,wait=off]  (or tcp:127.0.0.1:PORT)
+  -nographic  -display none  -debugcon stdio|file:PATH|null
   -global isa-debugcon.iobase=0x402  (where the debug console always is)
   -nodefaults  -no-user-config  -no-reboot  -monitor none  -vga none  -parallel none  -net none  -nic none
+
+Ctrl-C ends a run with -serial stdio; with mon:stdio or -nographic it goes to the guest, and Ctrl-A x ends the run.
+There is no monitor to switch to.
 
 What else QEMU knows is refused by name.  Without memory-encryption the guest is a plain one, as in QEMU.
 sevplug's own options are written with two dashes.

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import attrs
 
+from sevplug.board.chardev.ends import STDIO_SIGNALS
 from sevplug.cli.options import (
     MIB,
     REFERENCES,
@@ -18,6 +19,7 @@ from sevplug.cli.options import (
     parse_bool,
     parse_memory,
     parse_object,
+    parse_output,
     parse_serial,
     split_list,
     take_only,
@@ -123,7 +125,8 @@ class _Builder:
         if self.serial is not None:
             return self.serial
         if "nographic" in self.flags:
-            return "stdio"
+            # With the monitor away nothing switches between the two, and QEMU's port is a plain stdio.
+            return STDIO_SIGNALS if "monitor" in self.values else "stdio"
         # QEMU puts the port into its window.  There is no window here: stdio is the nearest, unless the user said that
         # none is wanted.
         return "null" if "display" in self.values or "nodefaults" in self.flags else "stdio"
@@ -210,19 +213,27 @@ def _device(builder: _Builder, option: str, value: str) -> None:
 def _serial(builder: _Builder, option: str, value: str) -> None:
     if builder.serial is not None:
         raise ConfigError(f"{option} {value}: not supported; the board has one serial port")
-    builder.serial = parse_serial(option, value)
+    if value.startswith(("unix:", "tcp:")):
+        _only_server(option, value)
+    # Keys are the guest's where QEMU's would switch between guest and monitor; a plain stdio leaves Ctrl-C a signal.
+    spelling = {"mon:stdio": "stdio", "stdio": STDIO_SIGNALS}.get(value, value)
+    builder.serial = parse_serial(option, spelling)
 
 
 def _qmp(builder: _Builder, option: str, value: str) -> None:
-    # The plug-in reads the address and the rest; only what its own spelling takes for granted is checked here.
-    settings = {field.key: field.value or "on" for field in split_list(value)[1:]}
-    if not parse_bool(option, "server", settings.get("server", "off")):
-        raise ConfigError(f"{option} {value}: connecting as a client is not supported, expected server=on,wait=off")
+    _only_server(option, value)
     builder.values["qmp"] = value
 
 
+def _only_server(option: str, value: str) -> None:
+    """Whoever opens the socket reads the rest; only what sevplug's own spelling takes for granted is checked here."""
+    settings = {field.key: field.value or "on" for field in split_list(value)[1:]}
+    if not parse_bool(option, "server", settings.get("server", "off")):
+        raise ConfigError(f"{option} {value}: connecting as a client is not supported, expected server=on,wait=off")
+
+
 def _debugcon(builder: _Builder, option: str, value: str) -> None:
-    builder.values["debugcon"] = parse_serial(option, value)
+    builder.values["debugcon"] = parse_output(option, value)
 
 
 def _global(_builder: _Builder, option: str, value: str) -> None:

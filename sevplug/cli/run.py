@@ -23,7 +23,8 @@ from sevplug.core.errors import ConfigError
 HELP = """Run a guest; with no --bios, --pflash or --kernel, the one that comes with sevplug.
 
 SEV is on: without --object, with keys of zeros.  -P no:sev gives a plain guest.  The launch is shown on stderr,
-the guest's serial port on stdout.
+the guest's serial port on stdout.  Once the guest waits for input, what you type goes to it, Ctrl-C too: Ctrl-A x
+ends the run, Ctrl-A h helps.
 """
 
 
@@ -55,7 +56,11 @@ def _options() -> list[click.Parameter]:
         ),
         click.Option(["-S", "paused"], is_flag=True, help="Do not start the guest until QMP says cont."),
         click.Option(
-            ["--serial"], default="stdio", show_default=True, metavar="stdio|file:PATH|null", help="The serial port."
+            ["--serial"],
+            default="stdio",
+            show_default=True,
+            metavar="stdio|file:PATH|null|unix:PATH|tcp:127.0.0.1:PORT",
+            help="The serial port.  A socket serves one client at a time; ,wait=on waits for the first.",
         ),
         click.Option(
             ["--secret", "secrets"],

@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from sevplug.core import events, result
@@ -205,33 +205,42 @@ class Machine:
         ``timeout``: wall seconds.  With ``config.paused`` the guest waits for `resume` through ``control``.
         """
         started = time.monotonic()
-        deadline = float("inf") if timeout is None else started + timeout
-        self.start_launch()
-        slept = 0.0
-        with self._explained(), self.engine.watching(deadline):
-            if not self._paused:
-                self.resume()
-            while self._end is None:
-                if self._paused:
-                    self.control.serve(min(0.2, max(0.001, deadline - time.monotonic())))
-                elif self.engine.run():
-                    slept += _SLEEP_SECONDS
-                    self.control.serve(_SLEEP_SECONDS)
-                    if slept >= _SLEEP_LIMIT and not self.control.attended:
-                        self.end(
-                            result.HANG, f"halted at rip {self.cpu.rip:#x}, and no timer or device is left to wake it"
-                        )
-                else:
-                    slept = 0.0
-                    self.control.serve()
-                if time.monotonic() >= deadline:
-                    self.end(result.TIMEOUT, f"no end within {timeout:g} s, at rip {self.cpu.rip:#x}")
+        if not self.advance(timeout):
+            self.end(result.TIMEOUT, f"no end within {timeout:g} s, at rip {self.cpu.rip:#x}")
+        assert self._end is not None
         self.status = "shutdown"
         with self._explained():
             end = self.plugins.hook.guest_exit(cpu=self.cpu, end=self._end) or self._end
         run = RunResult(end.result, end.detail, time.monotonic() - started)
         self.notify(events.RUN_END, result=run.result, detail=run.detail, seconds=run.seconds)
         return run
+
+    def advance(self, timeout: float | None = None, until: Callable[[], bool] = lambda: False) -> bool:
+        """Launch if that has not been done, and run until the guest has ended or ``until`` is true; `run` may follow.
+
+        ``timeout``: wall seconds; False when they passed first.  ``until`` is asked whenever the engine was left: what
+        makes it true calls `Engine.leave`, so that two runs leave at the same place.
+        """
+        deadline = float("inf") if timeout is None else time.monotonic() + timeout
+        self.start_launch()
+        slept = 0.0
+        with self._explained(), self.engine.watching(deadline):
+            if not self._paused:
+                self.resume()
+            while self._end is None and not until():
+                if self._paused:
+                    self.control.serve(min(0.2, max(0.001, deadline - time.monotonic())))
+                elif self.engine.run():
+                    slept += _SLEEP_SECONDS
+                    self.control.serve(_SLEEP_SECONDS)
+                    if slept >= _SLEEP_LIMIT and not self.control.attended:
+                        self.end(result.HANG, f"halted at rip {self.cpu.rip:#x}, and no timer or device will wake it")
+                else:
+                    slept = 0.0
+                    self.control.serve()
+                if time.monotonic() >= deadline and self._end is None and not until():
+                    return False
+        return True
 
     def resume(self) -> None:
         """Let the guest run; the launch is finished at the first time."""

@@ -1,4 +1,4 @@
-"""The 16550A: output and its sinks, FIFO and interrupts, loopback; the debug console."""
+"""The 16550A: output and its sinks, FIFO and interrupts, loopback, when input is fetched; the debug console."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ import os
 
 import pytest
 
+from sevplug.board.chardev.sinks import NullSink, open_sink
+from sevplug.board.chardev.source import Link, Source
 from sevplug.board.pc import add_pc
-from sevplug.board.sinks import open_sink
 from sevplug.core.config import MachineConfig
+from sevplug.core.control import Control
 from sevplug.core.errors import ConfigError
 
 DATA, IER, IIR, LCR, MCR, LSR, MSR, SCR = range(0x3F8, 0x400)
@@ -174,3 +176,106 @@ def test_the_debug_console_tells_it_is_there_and_keeps_lines(make_board, tmp_pat
     assert machine.private["debugcon"].lines == ["SecCoreStartup", "PEI"]
     machine.close()
     assert (tmp_path / "debug").read_bytes() == b"SecCoreStartup\nPEI"
+
+
+class Typist(Source):
+    """A source that notes for how many bytes it was asked; the test answers by `link`."""
+
+    def __init__(self) -> None:
+        super().__init__(0)
+        self.wanted: list[int] = []
+        self.link: Link | None = None
+
+    def start(self, link: Link) -> None:
+        self.link = link
+
+    def want(self, room: int) -> None:
+        self.wanted.append(room)
+
+    def _run(self) -> None:
+        """The test is the thread."""
+
+
+@pytest.fixture
+def typist(make_board, monkeypatch):
+    """What the serial port of a board, ``typist.board``, is connected to."""
+    source = Typist()
+    monkeypatch.setattr("sevplug.board.serial.open_ends", lambda _spelling, _what: (NullSink(), source))
+    machine = make_board()
+    machine.control = Control()
+    machine.control.submit = lambda function: function()
+    add_pc(machine)
+    source.board = machine
+    yield source
+    machine.close()
+
+
+def test_input_is_fetched_when_the_receive_interrupt_has_been_on_for_a_while(typist):
+    board = typist.board
+    board.outb(IIR, 0x01)
+    board.outb(IER, 0x01)
+    board.pass_time(MS // 2)
+    assert typist.wanted == []
+    board.pass_time(MS)
+    assert typist.wanted == [16]
+
+
+def test_a_driver_that_probes_the_port_is_sent_nothing(typist):
+    board = typist.board
+    for _ in range(3):
+        board.outb(IER, 0x0F)
+        board.inb(LSR)
+        board.inb(DATA)
+        board.outb(IER, 0x00)
+        board.pass_time(2 * MS)
+    assert typist.wanted == []
+
+
+def test_input_is_fetched_for_a_guest_that_polls_and_not_for_one_that_sends(typist):
+    board = typist.board
+    for _ in range(100):
+        board.inb(LSR)
+        board.inb(LSR)
+        board.outb(DATA, 0x41)
+    assert typist.wanted == []
+    for _ in range(20):
+        board.inb(LSR)
+    assert typist.wanted == [1]
+
+
+def test_the_next_piece_is_fetched_when_the_guest_has_read_the_last(typist):
+    board = typist.board
+    board.outb(IIR, 0x01)
+    board.outb(IER, 0x01)
+    board.pass_time(2 * MS)
+    typist.link.receive(b"ab")
+    assert board.inb(DATA) == ord("a")
+    assert typist.wanted == [16]
+    assert board.inb(DATA) == ord("b")
+    assert typist.wanted == [16, 16]
+
+
+def test_an_answer_that_comes_while_the_guest_does_not_listen_is_kept_for_it(typist):
+    board = typist.board
+    board.outb(IER, 0x01)
+    board.pass_time(2 * MS)
+    board.outb(IER, 0x00)
+    typist.link.receive(b"a")
+    board.outb(IIR, 0x07)  # would throw away what is in the FIFO
+    assert board.inb(LSR) & 1 == 0
+    board.outb(IER, 0x01)
+    board.pass_time(2 * MS)
+    assert typist.wanted == [1]
+    assert board.inb(DATA) == ord("a")
+
+
+def test_a_reset_keeps_what_was_asked_for(typist):
+    board = typist.board
+    board.outb(IER, 0x01)
+    board.pass_time(2 * MS)
+    board.reset()
+    typist.link.receive(b"a")
+    assert board.inb(LSR) & 1 == 0
+    for _ in range(20):
+        board.inb(LSR)
+    assert board.inb(DATA) == ord("a")

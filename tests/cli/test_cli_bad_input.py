@@ -110,7 +110,12 @@ CASES: list[tuple[str, str, int]] = [
     # values
     ("run -m 12x", "-m 12x: expected a size, such as 256M (suffixes b, k, M, G, T, P, E)", 2),
     ("run -m 0", "-m 0: 0 bytes of memory, expected 1M to 64G", 2),
-    ("run --serial pty", "--serial pty: not supported, expected stdio, null or file:PATH", 2),
+    (
+        "run --serial pty",
+        "--serial pty: not supported, expected stdio, null, file:PATH, unix:PATH or tcp:127.0.0.1:PORT",
+        2,
+    ),
+    ("run --serial unix:{tmp}", "serial unix:{tmp}: the file exists and is no socket", 2),
     ("run --machine nonsense=1", "machine option 'nonsense' is not known to any enabled plug-in", 2),
     ("run --machine nonsense", "--machine nonsense: Expected '=' after parameter 'nonsense'", 2),
     ("qemu -M nonsense=1", "machine option 'nonsense' is not known to any enabled plug-in", 2),

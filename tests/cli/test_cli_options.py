@@ -100,16 +100,39 @@ def test_a_time_out_may_have_a_fraction():
 
 
 @pytest.mark.parametrize(
-    ("text", "value"), [("stdio", "stdio"), ("null", "null"), ("none", "null"), ("file:/a,b", "file:/a,b")]
+    ("text", "value"),
+    [
+        ("stdio", "stdio"),
+        ("stdio,signal=on", "stdio,signal=on"),
+        ("null", "null"),
+        ("none", "null"),
+        ("file:/a,b", "file:/a,b"),
+        ("unix:/run/s", "unix:/run/s"),
+        ("tcp:127.0.0.1:0,wait=on", "tcp:127.0.0.1:0,wait=on"),
+    ],
 )
-def test_the_serial_port_goes_to_one_of_three_places(text: str, value: str):
+def test_the_serial_port_goes_to_a_place_that_is_known(text: str, value: str):
     assert options.parse_serial("--serial", text) == value
 
 
-@pytest.mark.parametrize("text", ["file:", "mon:stdio", "pty", "", "vc"])
+@pytest.mark.parametrize("text", ["file:", "mon:stdio", "pty", "", "vc", "stdio,signal=off"])
 def test_another_place_for_the_serial_port_is_refused(text: str):
     assert refusal(options.parse_serial, "-serial", text) == (
-        f"-serial {text}: not supported, expected stdio, null or file:PATH"
+        f"-serial {text}: not supported, expected stdio, null, file:PATH, unix:PATH or tcp:127.0.0.1:PORT"
+    )
+
+
+def test_the_address_of_a_serial_port_is_checked():
+    assert refusal(options.parse_serial, "--serial", "tcp:10.0.0.1:1").startswith(
+        "--serial tcp:10.0.0.1:1: 10.0.0.1, expected a loopback address"
+    )
+
+
+@pytest.mark.parametrize("text", ["file:", "unix:/x", "pty", "", "stdio,signal=on"])
+def test_a_port_that_only_sends_goes_to_one_of_three_places(text: str):
+    assert options.parse_output("-debugcon", "none") == "null"
+    assert refusal(options.parse_output, "-debugcon", text) == (
+        f"-debugcon {text}: not supported, expected stdio, null or file:PATH"
     )
 
 

@@ -103,7 +103,7 @@ def test_a_plug_in_may_give_the_end_another_name() -> None:
 def test_a_guest_that_nothing_can_wake_hangs() -> None:
     ended = run_guest("sti; 1: hlt; jmp 1b", timeout=30).result
     assert (ended.result, ended.orderly) == (result.HANG, False)
-    assert ended.detail == "halted at rip 0x2, and no timer or device is left to wake it"
+    assert ended.detail == "halted at rip 0x2, and no timer or device will wake it"
 
 
 def test_a_guest_that_somebody_attends_to_is_left_asleep() -> None:

@@ -6,6 +6,7 @@ import re
 
 from parts import ROOT
 
+from sevplug.board import serial
 from sevplug.core import events
 from sevplug.plugins.logging import SUMMARY
 from sevplug.plugins.qmp.event_map import QMP_LISTENING, QMP_WAITING
@@ -16,7 +17,7 @@ def test_every_event_is_documented_and_no_other() -> None:
     table = "\n".join(line.split("|")[1] for line in text.splitlines() if line.startswith("| `"))
     documented = set(re.findall(r"`([a-z.]+)`", table))
     defined = {value for name, value in vars(events).items() if name.isupper()}
-    of_plugins = {SUMMARY, QMP_LISTENING, QMP_WAITING}
+    of_plugins = {SUMMARY, QMP_LISTENING, QMP_WAITING, serial.LISTENING, serial.WAITING}
     assert documented == defined | of_plugins
 
 

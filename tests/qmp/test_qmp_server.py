@@ -55,7 +55,7 @@ def test_the_socket_is_never_wider_not_even_at_the_moment_it_appears(tmp_path: P
     before = os.umask(0)
     try:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("sevplug.plugins.qmp.sockets.socket.socket", Watching)
+            patch.setattr("sevplug.board.chardev.sockets.socket.socket", Watching)
             with serving(f"unix:{tmp_path}/q"):
                 pass
     finally:

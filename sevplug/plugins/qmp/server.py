@@ -16,11 +16,11 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
+from sevplug.board.chardev.sockets import Listener
 from sevplug.plugins.qmp.event_map import QmpEvent
 from sevplug.plugins.qmp.json_stream import JsonStream, Limits
 from sevplug.plugins.qmp.registry import Registry
 from sevplug.plugins.qmp.session import Session
-from sevplug.plugins.qmp.sockets import Listener
 
 if TYPE_CHECKING:
     from sevplug.core.machine import Machine

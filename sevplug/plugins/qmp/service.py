@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from sevplug.board.chardev import address
+from sevplug.board.chardev.sockets import Listener
 from sevplug.core import events
-from sevplug.plugins.qmp import address, commands, human, memory_commands, sev_commands
+from sevplug.plugins.qmp import commands, human, memory_commands, sev_commands
 from sevplug.plugins.qmp.event_map import QMP_LISTENING, QMP_WAITING, EventMap
 from sevplug.plugins.qmp.registry import Registry
 from sevplug.plugins.qmp.server import QmpServer
-from sevplug.plugins.qmp.sockets import Listener
 
 if TYPE_CHECKING:
     from sevplug.core.machine import Machine
@@ -21,7 +22,7 @@ class Service:
 
     def __init__(self, machine: Machine, option: str) -> None:
         """Listen where ``option`` (the value of ``--qmp``) says; `ConfigError` when that cannot be."""
-        parsed = address.parse(option)
+        parsed = address.parse("--qmp", option)
         registry = Registry()
         for commands_of in (commands, sev_commands, memory_commands, human):
             for command in commands_of.COMMANDS:
@@ -30,7 +31,7 @@ class Service:
         self._machine = machine
         self._wait = parsed.wait
         self._events = EventMap(machine.config.reboot)
-        self._server = QmpServer(machine, Listener(parsed.address), registry)
+        self._server = QmpServer(machine, Listener("--qmp", parsed.address), registry)
 
     @property
     def address(self) -> str:

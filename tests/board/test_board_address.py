@@ -1,11 +1,11 @@
-"""The value of --qmp: what is understood, and what each refusal says."""
+"""Where a server listens: what is understood, and what each refusal says."""
 
 from __future__ import annotations
 
 import pytest
 
+from sevplug.board.chardev.address import ServerOption, TcpAddress, UnixAddress, parse
 from sevplug.core.errors import ConfigError
-from sevplug.plugins.qmp.address import QmpOption, TcpAddress, UnixAddress, parse
 
 
 @pytest.mark.parametrize(
@@ -25,12 +25,12 @@ from sevplug.plugins.qmp.address import QmpOption, TcpAddress, UnixAddress, pars
     ],
 )
 def test_an_address_in_qemus_spelling_is_understood(text: str, address: UnixAddress | TcpAddress, wait: bool) -> None:
-    assert parse(text) == QmpOption(address, wait)
+    assert parse("--qmp", text) == ServerOption(address, wait)
 
 
 @pytest.mark.parametrize("text", ["unix:/run/q", "tcp:127.0.0.1:4444", "tcp:[::1]:0"])
 def test_an_address_is_printed_as_it_is_written(text: str) -> None:
-    assert str(parse(text).address) == text
+    assert str(parse("--qmp", text).address) == text
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ def test_an_address_is_printed_as_it_is_written(text: str) -> None:
 )
 def test_any_other_value_is_refused_in_one_line(text: str, reason: str) -> None:
     with pytest.raises(ConfigError) as refused:
-        parse(text)
+        parse("--qmp", text)
     assert reason in str(refused.value)
     assert "\n" not in str(refused.value)
     assert str(refused.value).startswith("--qmp ")

@@ -7,8 +7,8 @@ import os
 import socket
 import stat
 
+from sevplug.board.chardev.address import TcpAddress, UnixAddress
 from sevplug.core.errors import ConfigError
-from sevplug.plugins.qmp.address import TcpAddress, UnixAddress
 
 # Clients that wait until the one before them has left.
 _BACKLOG = 16
@@ -18,18 +18,18 @@ _PRIVATE = 0o600
 class Listener:
     """A listening socket; ``address`` is where it is bound (with the port that the system chose)."""
 
-    def __init__(self, wanted: UnixAddress | TcpAddress) -> None:
-        """Bind and listen.  `ConfigError` of one line when that cannot be."""
+    def __init__(self, option: str, wanted: UnixAddress | TcpAddress) -> None:
+        """Bind and listen.  `ConfigError` of one line, with the name of the ``option``, when that cannot be."""
         self._file: tuple[int, int] | None = None
         try:
             if isinstance(wanted, UnixAddress):
-                self.socket = self._open_unix(wanted)
+                self.socket = self._open_unix(option, wanted)
                 self.address: UnixAddress | TcpAddress = wanted
             else:
                 self.socket = self._open_tcp(wanted)
                 self.address = TcpAddress(wanted.host, self.socket.getsockname()[1])
         except OSError as error:
-            raise ConfigError(f"--qmp {wanted}: {error.strerror or error}") from None
+            raise ConfigError(f"{option} {wanted}: {error.strerror or error}") from None
 
     def close(self) -> None:
         """Close the socket, and remove its file if it still is ours."""
@@ -41,8 +41,8 @@ class Listener:
                     os.unlink(self.address.path)
             self._file = None
 
-    def _open_unix(self, wanted: UnixAddress) -> socket.socket:
-        _make_room(wanted)
+    def _open_unix(self, option: str, wanted: UnixAddress) -> socket.socket:
+        _make_room(option, wanted)
         opened = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             # Linux gives the file the mode of the socket, so that it never is wider, not even for a moment.
@@ -71,14 +71,14 @@ class Listener:
         return opened
 
 
-def _make_room(wanted: UnixAddress) -> None:
+def _make_room(option: str, wanted: UnixAddress) -> None:
     """Remove a socket that nobody listens on; `ConfigError` for one that is in use and for any other file."""
     try:
         mode = os.lstat(wanted.path).st_mode
     except FileNotFoundError:
         return
     if not stat.S_ISSOCK(mode):
-        raise ConfigError(f"--qmp {wanted}: the file exists and is no socket")
+        raise ConfigError(f"{option} {wanted}: the file exists and is no socket")
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         # A full queue of waiting clients must not make this wait.
         probe.setblocking(False)
@@ -89,4 +89,4 @@ def _make_room(wanted: UnixAddress) -> None:
             return
         except BlockingIOError:
             pass
-    raise ConfigError(f"--qmp {wanted}: the socket is in use by another program")
+    raise ConfigError(f"{option} {wanted}: the socket is in use by another program")
