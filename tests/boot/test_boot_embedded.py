@@ -6,7 +6,8 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from parts import ROOT, missing
+from images import ROOT
+from parts import missing
 
 from sevplug.boot import direct, embedded
 from sevplug.sevapi.guid_table import GuestArea, parse_guid_table

@@ -38,8 +38,6 @@ from page_tables import (
     levels_of_kinds,
 )
 
-from sevplug.core.vcpu import Access
-
 by_name = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
 by_wide_name = pytest.mark.parametrize("kind", WIDE, ids=lambda kind: kind.name)
 
@@ -59,7 +57,7 @@ def test_without_paging_linear_is_physical_and_everything_is_allowed() -> None:
 
 @by_name
 @pytest.mark.parametrize("access", [READ, WRITE, FETCH, READ | USER, WRITE | USER, FETCH | USER])
-def test_a_page_with_all_rights_is_found(kind: Kind, access: Access) -> None:
+def test_a_page_with_all_rights_is_found(kind: Kind, access: int) -> None:
     assert Space(kind).allows(access)
 
 
@@ -123,7 +121,7 @@ by_level = pytest.mark.parametrize(("kind", "level"), levels_of_kinds())
 @pytest.mark.parametrize(
     ("access", "code"), [(READ, 0), (WRITE, E_W), (READ | USER, E_U), (WRITE | USER, E_W | E_U), (FETCH | USER, E_U)]
 )
-def test_an_entry_that_is_not_present_faults_with_p_clear(kind: Kind, level: int, access: Access, code: int) -> None:
+def test_an_entry_that_is_not_present_faults_with_p_clear(kind: Kind, level: int, access: int, code: int) -> None:
     space = Space(kind)
     space[level] = ~P & (NX - 1 if kind.wide else 0xFFFF_FFFF)  # nothing else in it counts
     assert space.walk(access) == ~code
@@ -164,7 +162,7 @@ def test_the_supervisor_may_write_a_read_only_page_unless_wp_is_set(kind: Kind) 
 
 @by_name
 def test_a_read_only_page_is_not_handed_out_as_writable(kind: Kind) -> None:
-    for user in (Access(0), USER):
+    for user in (0, USER):
         space = Space(kind)
         space[kind.leaf] &= ~RW
         space[kind.leaf] |= D
@@ -186,7 +184,7 @@ def test_nx_on_one_level_forbids_fetches_only(kind: Kind) -> None:
     for level in levels_with_rights(kind):
         space = Space(kind)
         space[level] |= NX
-        for user, code in ((Access(0), E_P | E_I), (USER, E_P | E_I | E_U)):
+        for user, code in ((0, E_P | E_I), (USER, E_P | E_I | E_U)):
             assert space.walk(FETCH | user, efer=NXE) == ~code
             assert space.walk(READ | user, efer=NXE) & X == 0
             assert space.allows(WRITE | user, efer=NXE)
@@ -230,7 +228,7 @@ def test_smap_keeps_the_supervisor_from_user_data_unless_ac_is_set(kind: Kind) -
 
 @by_name
 @pytest.mark.parametrize("access", [READ, WRITE, FETCH])
-def test_a_walk_sets_accessed_on_each_level_and_dirty_where_it_writes(kind: Kind, access: Access) -> None:
+def test_a_walk_sets_accessed_on_each_level_and_dirty_where_it_writes(kind: Kind, access: int) -> None:
     space = Space(kind)
     before = [space[level] for level in range(len(kind.shifts))]
     assert space.allows(access)

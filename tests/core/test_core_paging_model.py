@@ -240,25 +240,29 @@ class Entries:
 
     def __init__(self, ram: memoryview | None) -> None:
         self.entries: dict[int, int] = {}
-        self._ram = ram
+        self.ram = ram
 
     def read(self, gpa: int) -> int:
         return self.entries.get(gpa, 0)
 
     def write(self, gpa: int, entry: int) -> None:
         self.entries[gpa] = entry
-        if self._ram is not None:
-            self._ram[gpa // 8] = entry
+        if self.ram is not None:
+            self.ram[gpa // 8] = entry
+
+
+def walk(walker: PageWalker, case: Case) -> int:
+    control = case.control
+    cr0 = 1 << 31 | 1 | control.wp << 16
+    cr4 = control.pse << 4 | (case.mode != "32-bit") << 5 | control.smep << 20 | control.smap << 21
+    efer = (case.mode == "4-level") << 10 | control.nxe << 11
+    return walker.walk(case.linear, case.access, cr0, case.cr3, cr4, efer, control.ac)
 
 
 def check(case: Case) -> None:
     """Model, walker by mask and walker by function: one answer, and the same memory afterwards."""
     expected_memory = place(case)
     expected = Model(case, expected_memory).answer()
-    control = case.control
-    cr0 = 1 << 31 | 1 | control.wp << 16
-    cr4 = control.pse << 4 | (case.mode != "32-bit") << 5 | control.smep << 20 | control.smap << 21
-    efer = (case.mode == "4-level") << 10 | control.nxe << 11
     mask = 0 if case.c_bit is None else 1 << case.c_bit
 
     def strip(address: int, _access: int) -> int:
@@ -272,7 +276,7 @@ def check(case: Case) -> None:
         for gpa, entry in place(case).items():
             memory.write(gpa, entry)
         walker = PageWalker(memory.read, memory.write, memory.read, memory.write, PHYSICAL_BITS, **more)
-        assert walker.walk(case.linear, case.access, cr0, case.cr3, cr4, efer, control.ac) == expected
+        assert walk(walker, case) == expected
         assert memory.entries == expected_memory
 
 
@@ -292,3 +296,40 @@ def test_pae_walks_do_what_the_manual_says(case: Case) -> None:
 @given(cases("32-bit"))
 def test_32_bit_walks_do_what_the_manual_says(case: Case) -> None:
     check(case)
+
+
+def changed(case: Case, level: int, bit: int) -> Case:
+    """The same with one bit of one entry turned over, or, for level 4, one of the control bits."""
+    if level < 4:
+        entries = list(case.entries)
+        entries[level] ^= 1 << bit
+        return attrs.evolve(case, entries=tuple(entries))
+    name = ("wp", "smep", "smap", "nxe", "ac")[bit % 5]
+    return attrs.evolve(case, control=attrs.evolve(case.control, **{name: not getattr(case.control, name)}))
+
+
+TURNED = (0, 1, 2, 5, 6, 7, 8, 12, 13, 40, 47, 63)
+CHANGES = st.lists(st.tuples(st.integers(0, 4), st.sampled_from(TURNED)), max_size=4)
+
+
+@settings(max_examples=400, deadline=None)
+@given(cases("4-level"), CHANGES, st.booleans())
+def test_what_a_walker_remembers_changes_no_answer(case: Case, changes: list[tuple[int, int]], plain: bool) -> None:
+    """One walker, while entries and control bits change between its walks."""
+    mask = 0 if case.c_bit is None else 1 << case.c_bit
+    if plain:  # a way that exists
+        entries = tuple(frame | mask | 0x27 for frame in (0x2000, 0x3000, 0x1000, 0x2000))
+        case = attrs.evolve(case, cr3=FRAMES[0], entries=entries)
+    memory = Entries(memoryview(array("Q", bytes(RAM_SIZE))))
+    walker = PageWalker(memory.read, memory.write, memory.read, memory.write, PHYSICAL_BITS, mask, None, memory.ram)
+    expected_memory: dict[int, int] = {}
+    for step in (None, *changes):
+        if step is not None:
+            case = changed(case, *step)
+        for gpa, entry in place(case).items():
+            memory.write(gpa, entry)
+            expected_memory[gpa] = entry
+        for access in (case.access, READ, WRITE, FETCH, READ | USER, WRITE | USER, FETCH | USER):
+            again = attrs.evolve(case, access=access)
+            assert walk(walker, again) == Model(again, expected_memory).answer()
+            assert memory.entries == expected_memory

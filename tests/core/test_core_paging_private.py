@@ -37,9 +37,7 @@ def strip(address: int, _access: int) -> int:
 
 @pytest.mark.parametrize(("kind", "level"), levels_of_kinds(WIDE))
 @pytest.mark.parametrize("access", [READ, WRITE, FETCH])
-def test_a_c_bit_is_stripped_at_each_level_by_mask_and_by_function_alike(
-    kind: Kind, level: int, access: Access
-) -> None:
+def test_a_c_bit_is_stripped_at_each_level_by_mask_and_by_function_alike(kind: Kind, level: int, access: int) -> None:
     results = []
     for more in ({"mask": C_BIT}, {"translate": strip}):
         space = Space(kind)

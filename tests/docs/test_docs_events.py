@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from parts import ROOT
+from images import ROOT
 
 from sevplug.board import serial
 from sevplug.core import events

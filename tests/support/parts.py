@@ -8,15 +8,7 @@ from pathlib import Path
 from typing import NoReturn
 
 import pytest
-
-ROOT = Path(__file__).resolve().parent.parent.parent
-
-
-def guest_folders() -> list[Path]:
-    """Folders that may hold real images, in the order they are asked."""
-    named = os.environ.get("SEVPLUG_GUESTS")
-    found = [Path(named)] if named else []
-    return [*found, ROOT / "guests"]
+from images import how_to_get, look_for
 
 
 def missing(what: str) -> NoReturn:
@@ -28,10 +20,10 @@ def missing(what: str) -> NoReturn:
 
 def find_image(name: str) -> Path:
     """The real image ``name``, or a skip that says how to get it."""
-    for folder in guest_folders():
-        if (folder / name).is_file():
-            return folder / name
-    missing(f"{name} is missing: run scripts/fetch-guests, or set SEVPLUG_GUESTS to a folder that holds it")
+    path = look_for(name)
+    if path is None:
+        missing(how_to_get(name))
+    return path
 
 
 def find_tool(name: str, package: str) -> str:

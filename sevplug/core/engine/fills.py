@@ -11,13 +11,12 @@ from collections.abc import Callable
 from ctypes import c_uint32, c_uint64
 from typing import TYPE_CHECKING
 
-from sevplug.core.bus import MmioRange
 from sevplug.core.engine import internals as at
 from sevplug.core.engine import library
 from sevplug.core.engine.opcodes import loads_descriptor
 from sevplug.core.engine.vcpu import EngineCpu
 from sevplug.core.errors import GuestFault
-from sevplug.core.memory import MemoryRange, RangeKind
+from sevplug.core.memory import RangeKind
 from sevplug.core.paging import CR4_PGE, EXECUTABLE, GLOBAL, READABLE, RFLAGS_AC, WRITABLE, PageWalker
 from sevplug.core.vcpu import Access
 
@@ -31,6 +30,21 @@ _PAGE = 0x000F_FFFF_FFFF_F000
 # Up to here flushing pages one by one is cheaper than walking all the others again.
 _FEW_PAGES = 256
 CS, LDT, GDT = 1, 6, 8
+# Where the callback looks in the CPU state.
+_HFLAGS, _EFLAGS = at.HFLAGS // 4, at.EFLAGS // 8
+_CR0, _CR3, _CR4, _EFER = at.CR0 // 8, at.CR3 // 8, at.CR4 // 8, at.EFER // 8
+_LMA, _CPL = at.HF_LMA, at.HF_CPL
+_WRITE, _FETCH, _USER = Access.WRITE, Access.FETCH, Access.USER
+_ACCESS = {library.MEM_READ: Access.READ, library.MEM_WRITE: Access.WRITE, library.MEM_FETCH: Access.FETCH}
+# How many pages of code are remembered by their linear address.
+_MANY_PAGES = 4096
+
+
+Walk = Callable[[int, int, int, int, int, int, bool], int]
+
+
+def _no_walk(*_arguments: object) -> int:
+    raise AssertionError("a walk before the translation is bound, or after the end")
 
 
 class Fills:
@@ -47,7 +61,9 @@ class Fills:
         self.code_pages: set[int] = set()
         # Linear pages whose cached translation a load of CR3 ends.
         self._local_pages: set[int] = set()
-        self._walker: PageWalker | None = None
+        # Where code at a linear page was found last: what the engine executes there now.
+        self._code_at: dict[int, int] = {}
+        self._walk: Walk = _no_walk
         self._slots: dict[int, tuple[memoryview, memoryview]] = {}
         self._low = machine.memory.ranges[0]
         self._low_size = self._low.size
@@ -82,11 +98,12 @@ class Fills:
             else:
                 memory.write(gpa, value.to_bytes(4, "little"))
 
-        self._walker = PageWalker(read64, write64, read32, write32, physical_bits, mask, translate, low64)
+        self._walk = PageWalker(read64, write64, read32, write32, physical_bits, mask, translate, low64).walk
+        self._code_at.clear()
 
     def unbind(self) -> None:
         """Let go of the memory's buffers."""
-        self._walker = None
+        self._walk = _no_walk
 
     def load_cr3(self, value: int) -> None:
         """MOV to CR3: translations of global pages stay when CR4.PGE is set (APM 2, section 5.5.2).
@@ -105,22 +122,36 @@ class Fills:
 
     def walk(self, address: int, access: int) -> int:
         """A walk with the CPU's present control registers; see `PageWalker.walk` for the result."""
-        assert self._walker is not None
         q = self._q
-        ac = bool(q[at.EFLAGS // 8] & RFLAGS_AC)
-        return self._walker.walk(address, access, q[at.CR0 // 8], q[at.CR3 // 8], q[at.CR4 // 8], q[at.EFER // 8], ac)
+        return self._walk(address, access, q[_CR0], q[_CR3], q[_CR4], q[_EFER], bool(q[_EFLAGS] & RFLAGS_AC))
+
+    def code_page(self, address: int) -> int | None:
+        """The guest-physical page that holds the code which runs at linear ``address``; None: it takes a walk to say.
+
+        The engine cannot execute at an address without having asked here, since its last flush, where the code is.
+        """
+        return self._code_at.get(address & ~0xFFF)
 
     def _fill(self, _handle: int, address: int, kind: int, result: int, _user: int) -> bool:
         try:
             self.count += 1
-            user = self._d[at.HFLAGS // 4] & at.HF_CPL == 3
-            access = 4 if kind == 18 else kind - 15  # MEM_FETCH, MEM_READ, MEM_WRITE -> Access
-            if self._d[at.HFLAGS // 4] & at.HF_LMA and (address + 0x8000_0000_0000) & 0xFFFF_0000_0000_0000:
+            q, hflags = self._q, self._d[_HFLAGS]
+            if hflags & _LMA and (address + 0x8000_0000_0000) & 0xFFFF_0000_0000_0000:
                 self.fault = (13, 0, address)  # not canonical
                 return False
-            found = self.walk(address, access | 16 if user else access)
+            access = _ACCESS[kind]
+            user = hflags & _CPL == 3
+            found = self._walk(
+                address,
+                access | _USER if user else access,
+                q[_CR0],
+                q[_CR3],
+                q[_CR4],
+                q[_EFER],
+                bool(q[_EFLAGS] & RFLAGS_AC),
+            )
             if found < 0:
-                if user and kind != library.MEM_FETCH and self._is_descriptor_access(address):
+                if user and access != _FETCH and self._is_descriptor_access(address):
                     found = self.walk(address, access)
                 if found < 0:
                     self.fault = (14, ~found, address)
@@ -128,31 +159,24 @@ class Fills:
             if not found & GLOBAL:
                 self._local_pages.add(address)
             page = found & _PAGE
-            entry: MemoryRange | MmioRange | None
-            if page < self._low_size:
-                writable = found & WRITABLE
-            else:
-                entry = self._machine.memory.find(page)
-                if entry is None:
-                    if self._machine.bus.find_mmio(page) is None:
-                        page = NOWHERE
-                    writable = found & WRITABLE
-                elif entry.kind is RangeKind.ROM:
-                    writable = 0
-                    if access == Access.WRITE:
-                        # A store to ROM goes nowhere; the next load comes back here.
-                        return self._answer(result, NOWHERE, WRITABLE)
-                else:
-                    writable = found & WRITABLE
-            permissions = (found & READABLE) | writable
-            if access == 4:
-                permissions |= EXECUTABLE
+            if page >= self._low_size:
+                page, found = self._elsewhere(page, found, access)
+            if access == _FETCH:
                 if page not in self.code_pages:
                     self.code_pages.add(page)
                     self._cpu.flush_translations()
+                self._remember_code(address, page)
+                permissions = found & (READABLE | WRITABLE) | EXECUTABLE
             elif page in self.code_pages:
-                permissions |= found & EXECUTABLE
-            return self._answer(result, page, permissions)
+                permissions = found & (READABLE | WRITABLE | EXECUTABLE)
+                if permissions & EXECUTABLE:
+                    self._remember_code(address, page)
+            else:
+                permissions = found & (READABLE | WRITABLE)
+            slot = self._slots.get(result) or self._slot(result)
+            slot[0][0] = page
+            slot[1][0] = permissions
+            return True
         except GuestFault as fault:
             self.fault = (fault.vector, fault.error_code, address)
             return False
@@ -160,18 +184,31 @@ class Fills:
             self._fail(error)
             return False
 
-    def _answer(self, result: int, page: int, permissions: int) -> bool:
-        slot = self._slots.get(result)
-        if slot is None:
-            # The result lies on the engine's stack, at one of a handful of places.
-            slot = (
-                memoryview((c_uint64 * 1).from_address(result)).cast("B").cast("Q"),
-                memoryview((c_uint32 * 1).from_address(result + 8)).cast("B").cast("I"),
-            )
-            self._slots[result] = slot
-        slot[0][0] = page
-        slot[1][0] = permissions
-        return True
+    def _elsewhere(self, page: int, found: int, access: int) -> tuple[int, int]:
+        """What an access to ``page``, not in low RAM, gets of what the walk ``found``: (page, permissions)."""
+        entry = self._machine.memory.find(page)
+        if entry is None:
+            return (NOWHERE if self._machine.bus.find_mmio(page) is None else page), found
+        if entry.kind is not RangeKind.ROM:
+            return page, found
+        if access == _WRITE:
+            # A store to ROM goes nowhere; the next load comes back here.
+            return NOWHERE, WRITABLE
+        return page, found & ~WRITABLE
+
+    def _remember_code(self, address: int, page: int) -> None:
+        if len(self._code_at) >= _MANY_PAGES:
+            self._code_at.clear()
+        self._code_at[address] = page
+
+    def _slot(self, result: int) -> tuple[memoryview, memoryview]:
+        """The two words of the engine's answer at ``result``: it lies on its stack, at one of a handful of places."""
+        slot = (
+            memoryview((c_uint64 * 1).from_address(result)).cast("B").cast("Q"),
+            memoryview((c_uint32 * 1).from_address(result + 8)).cast("B").cast("I"),
+        )
+        self._slots[result] = slot
+        return slot
 
     def _is_descriptor_access(self, address: int) -> bool:
         """Whether it is the CPU itself that wants a page-aligned linear address: it reaches for its GDT or LDT.

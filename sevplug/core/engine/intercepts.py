@@ -46,6 +46,7 @@ _WITH_MODRM = frozenset([0x01, 0x22])
 INTERCEPT_WORD = sum(1 << (code - 0x60) for code in _INTERCEPTED)
 
 _LOW = 0xFFFFFFFF
+_EIP, _HFLAGS = at.EIP // 8, at.HFLAGS // 4
 GENERAL_PROTECTION, INVALID_OPCODE = 13, 6
 _REG_MSR = 248
 
@@ -158,49 +159,48 @@ class Intercepts:
 
     def _do_cr3_write(self, _info: int) -> None:
         cpu = self._cpu
-        code = self._code(15)
-        start = prefix_length(code)
+        # Its end has to be found in the old address space.
+        code, start = self._instruction()
+        self._move_behind(code, start)
         rex_b = code[start - 1] & 1 if start and code[start - 1] in REX else 0
         value = cpu.get(GENERAL[rex_b << 3 | code[start + 2] & 7])
-        # The instruction is read again to find its end, which has to be done in the old address space.
-        self.skip()
         self._load_cr3(value if cpu.in_64bit_code else value & _LOW)
 
     def _do_rdtsc(self, _info: int) -> None:
         cpu = self._cpu
-        code = self._opcode()
+        code, start = self._instruction()
         # Hardware never takes the same time twice, and software that gathers randomness from that (Linux'
         # jitterentropy) works on, for minutes here, until it sees it.
         self._machine.clock.advance(self._random.jitter())
         value = self.msr_read(msrs.TSC)
         cpu.set("rax", value & _LOW)
         cpu.set("rdx", value >> 32)
-        if code == 0x01:  # 0F 01 F9, RDTSCP
+        if code[start + 1] == 0x01:  # 0F 01 F9, RDTSCP
             cpu.set("rcx", self._native_read(msrs.TSC_AUX) & _LOW)
-        self.skip()
+        self._move_behind(code, start)
 
     def skip(self) -> None:
         """Move RIP behind the intercepted instruction: prefixes, then 0F and its opcode, or a one-byte opcode.
 
         With it ends the interrupt shadow of the instruction before.
         """
-        cpu = self._cpu
-        code = self._code(2)
-        length = 0
-        if code[0] in PREFIXES or code[0] in REX:
-            code = self._code(15)
-            length = min(13, prefix_length(code))
-        if code[length] == 0x0F:
-            length += 3 if code[length + 1] in _WITH_MODRM else 2
-        else:
-            length += 1
-        cpu.set("rip", cpu.rip + length)
-        cpu.state.d[at.HFLAGS // 4] &= ~at.HF_INHIBIT_IRQ
+        self._move_behind(*self._instruction())
 
-    def _opcode(self) -> int:
-        """The byte behind 0F."""
+    def _instruction(self) -> tuple[bytes, int]:
+        """The bytes from RIP on, and where behind its prefixes the intercepted instruction's opcode is in them."""
         code = self._code(15)
-        return code[code.index(0x0F) + 1]
+        if code[0] in PREFIXES or code[0] in REX:
+            return code, min(13, prefix_length(code))
+        return code, 0
+
+    def _move_behind(self, code: bytes, start: int) -> None:
+        """`skip`, with what `_instruction` gave."""
+        state = self._cpu.state
+        opcode_length = 1
+        if code[start] == 0x0F:
+            opcode_length = 3 if code[start + 1] in _WITH_MODRM else 2
+        state.q[_EIP] = state.q[_EIP] + start + opcode_length & 0xFFFF_FFFF_FFFF_FFFF
+        state.d[_HFLAGS] &= ~at.HF_INHIBIT_IRQ
 
     def _code(self, size: int) -> bytes:
         """Up to ``size`` bytes at RIP; fewer at the end of what is mapped."""

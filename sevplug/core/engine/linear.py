@@ -36,6 +36,10 @@ class LinearMemory:
 
     def read_code(self, address: int, size: int) -> bytes:
         """Instruction bytes, with the rights of the code that runs (a supervisor's reads may fault under SMAP)."""
+        page = self._fills.code_page(address)
+        inside = address & 0xFFF
+        if page is not None and inside + size <= PAGE_SIZE:
+            return self._memory.read(page | inside, size)
         user = Access.USER if self._cpu.cpl == 3 else 0
         return self.read(address, size, Access.FETCH | user)
 

@@ -165,7 +165,7 @@ class EngineCpu:
 
     def flush_page(self, address: int) -> None:
         """Forget the cached translation of one linear page."""
-        library.load().tlb_flush_page_x86_64(c_void_p(self.state.cpu_address), c_uint64(address))
+        library.load().tlb_flush_page_x86_64(self.state.cpu_address, address)
 
     def flush_translations(self) -> None:
-        library.load().tlb_flush_x86_64(c_void_p(self.state.cpu_address))
+        library.load().tlb_flush_x86_64(self.state.cpu_address)
