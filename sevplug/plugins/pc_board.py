@@ -68,9 +68,9 @@ def add_devices(machine: Machine) -> None:
     if specs:
         _add_disks(machine, specs)
     if machine.config.boot.direct:
-        from sevplug.board.pci_setup import PciSetup
+        from sevplug.board.firmware_setup import FirmwareSetup
 
-        machine.add_device(PciSetup())
+        machine.add_device(FirmwareSetup())
 
 
 def _add_disks(machine: Machine, specs: object) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -39,28 +39,36 @@ def boot(
     secrets: Mapping[UUID, bytes] | None = None,
     plugins: Iterable[str] = (),
     firmware: Path | None = None,
+    direct: bool = False,
+    disks: Iterable[str] = (),
+    prepare: Callable[[Machine], object] = lambda _machine: None,
     until: bytes | None = None,
     timeout: float = 120,
 ) -> Boot:
     """Boot through OVMF with measured direct boot, until the end or until ``until`` is on the serial port.
 
-    ``memory`` in MiB.
+    ``memory`` in MiB.  ``direct``: without firmware.  ``disks``: as ``--disk`` takes them.  ``prepare`` is called with
+    the machine before it runs.
     """
-    properties = {"cbitpos": str(c_bit), "reduced-phys-bits": "1", "kernel-hashes": "on"}
+    properties = {"cbitpos": str(c_bit), "reduced-phys-bits": "1", "kernel-hashes": "off" if direct else "on"}
     off = "no:sev" in plugins
     images = BootImages(
-        firmware=Image.load(firmware or find_image("OVMF.amdsev.fd"), "firmware"),
+        firmware=None if direct else Image.load(firmware or find_image("OVMF.amdsev.fd"), "firmware"),
         kernel=Image.load(find_image(kernel), "kernel"),
         initrd=Image.load(find_image(initrd), "initrd"),
         cmdline=f"console=ttyS0 {append}".strip(),
     )
     config = MachineConfig(
-        boot=images, memory=memory * MIB, objects=() if off else (ObjectSpec("sev-emulated", "sev0", properties),)
+        boot=images,
+        memory=memory * MIB,
+        objects=() if off else (ObjectSpec("sev-emulated", "sev0", properties),),
+        options={"disk": tuple(disks)},
     )
     with Machine(config, load_plugins(Selection.parse(["no:qmp", "no:logging", *plugins]))) as machine:
         serial: Any = machine.private["serial"]
         if until is not None:
             serial.on_output.append(lambda _piece: until in serial.output[-8192:] and machine.quit())
+        prepare(machine)
         if secrets is not None:
             play_owner(machine, secrets)
         run = machine.run(timeout=timeout)

@@ -34,6 +34,17 @@ def find_image(name: str) -> Path:
     missing(f"{name} is missing: run scripts/fetch-guests, or set SEVPLUG_GUESTS to a folder that holds it")
 
 
+def find_images(*names: str) -> tuple[Path, ...]:
+    """Real images that belong together, such as a kernel and its modules: all of one folder, or a skip."""
+    for folder in guest_folders():
+        if all((folder / name).is_file() for name in names):
+            return tuple(folder / name for name in names)
+    missing(
+        f"{' and '.join(names)} are not together in one folder: run scripts/fetch-guests {' '.join(names)}, "
+        "or set SEVPLUG_GUESTS to a folder that holds them"
+    )
+
+
 def find_tool(name: str, package: str) -> str:
     """A real program's path, or a skip that names the Debian package it comes from."""
     path = shutil.which(name)
