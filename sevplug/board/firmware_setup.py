@@ -1,9 +1,9 @@
 """What firmware leaves set up, where there is none and a kernel is started directly.
 
-The local APIC passes the 8259 pair's interrupts on (virtual wire mode), which a kernel that keeps away from the APIC relies
-on.  PCI's interrupt router gets its targets, these become level-triggered, and each function's interrupt line register
-says which interrupt it will raise: a kernel without ACPI tables believes that register.  As SeaBIOS' src/fw/smp.c and
-src/fw/pciinit.c.
+The local APIC passes the 8259 pair's interrupts on (virtual wire mode), which a kernel that keeps away from the APIC
+relies on.  PCI's interrupt router gets its targets, these become level-triggered, and each function's interrupt line
+register says which interrupt it will raise: a kernel without ACPI tables believes that register.  As SeaBIOS'
+src/fw/smp.c and src/fw/pciinit.c.
 """
 
 from __future__ import annotations

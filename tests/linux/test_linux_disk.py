@@ -92,9 +92,10 @@ class Watch:
         ("6.1", True, "reboot", "reset", {"direct": True}),
         ("6.12", False, "halt", "shutdown", {"direct": True}),
         ("6.12", True, "reboot", "reset", {}),
+        ("6.1", False, "reboot", "reset", {"direct": True, "plugins": ["no:sev"], "append": "acpi=off"}),
         ("6.12", False, "poweroff", "shutdown", {"firmware": Path("/usr/share/ovmf/OVMF.fd"), "plugins": ["no:sev"]}),
     ],
-    ids=["6.1", "6.1 direct", "6.12 direct", "6.12", "6.12 plain"],
+    ids=["6.1", "6.1 direct", "6.12 direct", "6.12", "6.1 direct, plain, no ACPI", "6.12 plain"],
 )
 def test_debians_kernel_lives_on_the_disk_and_ends_in_order(
     image: Path, tmp_path: Path, release: str, read_only: bool, end: str, result: str, settings: dict[str, Any]
