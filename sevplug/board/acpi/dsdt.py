@@ -96,7 +96,7 @@ def _link_methods() -> tuple[bytes, bytes]:
             1,
             aml.name("PRR0", res.template(res.interrupts([0]))),
             aml.create_dword_field(aml.path("PRR0"), res.INTERRUPT_NUMBER_AT, "PRRI"),
-            aml.store(aml.bit_and(register, aml.integer(0x0F)), aml.path("PRRI")),
+            aml.bit_and(register, aml.integer(0x0F), aml.path("PRRI")),
             aml.return_(aml.path("PRR0")),
         ),
     )
