@@ -33,14 +33,16 @@ def parse_disk(text: str, option: str = "--disk") -> DiskSpec:
 
     `ConfigError` for anything else.
     """
-    path, *settings = (part.replace("\0", ",") for part in text.replace("\0", "").replace(",,", "\0").split(","))
+    if "\0" in text:
+        raise ConfigError(f"{option} {text!r}: not a file name")
+    path, *settings = (part.replace("\0", ",") for part in text.replace(",,", "\0").split(","))
     read_only = False
     for setting in settings:
         name, _equals, value = setting.partition("=")
         if name != "readonly" or value not in _SWITCH:
             raise ConfigError(f"{option} {text}: {setting!r} is not supported, expected readonly=on or readonly=off")
         read_only = _SWITCH[value]
-    if not path or "\0" in text:
+    if not path:
         raise ConfigError(f"{option} {text!r}: expected FILE[,readonly=on|off]")
     return DiskSpec(path, read_only, option)
 
@@ -73,11 +75,6 @@ class Disk:
         if wrong is not None:
             self.close()
             raise ConfigError(f"{where}: {wrong}")
-
-    @property
-    def changed(self) -> int:
-        """Bytes of memory that hold what the guest wrote."""
-        return len(self._overlay) * _BLOCK
 
     def read(self, offset: int, size: int) -> bytes:
         """``size`` bytes from ``offset`` on; OSError when the host cannot read its file."""

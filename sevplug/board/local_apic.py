@@ -64,6 +64,7 @@ class LocalApic(Device):
     def _power_on(self) -> None:
         self._base = BASE | BASE_BSP | BASE_ENABLE
         self._id = 0
+        self._used = False
         self._initialise()
 
     def _initialise(self) -> None:
@@ -91,6 +92,11 @@ class LocalApic(Device):
             vector = self._pic.acknowledge()
         self._update()
         return vector
+
+    @property
+    def switched_off(self) -> bool:
+        """The guest has enabled the APIC by software since power-on, and has disabled it again."""
+        return self._used and not self._svr & _ENABLED
 
     def read_base(self) -> int:
         """MSR 0x1B, APIC_BASE."""
@@ -246,6 +252,7 @@ class LocalApic(Device):
             self._dfr = value | 0x0FFF_FFFF
         elif register == _SVR:
             self._svr = value & 0x1FF
+            self._used |= bool(value & _ENABLED)
             self._update()
         elif register == _ESR:
             self._esr, self._errors = self._errors, 0

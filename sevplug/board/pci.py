@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 ADDRESS, RESET_CONTROL, DATA = 0xCF8, 0xCF9, 0xCFC
 _ENABLE = 1 << 31
-# Memory BARs are decoded from here, or from the end of low memory if that is higher, up to the I/O APIC.
-_WINDOW_FIRST, _WINDOW_END = 0x8000_0000, 0xFEC0_0000
+WINDOW_END = 0xFEC0_0000
+"""Memory BARs are decoded from the end of low memory up to here, where the I/O APIC is."""
 
 InterruptRoute = Callable[[int, int], IrqLine]
 """(slot, pin 1..4) -> a new source of the interrupt behind that pin."""
@@ -136,8 +136,8 @@ class PciHost(Device):
         bar.base = wanted
 
     def _claim_window(self) -> None:
-        first = max(_WINDOW_FIRST, self._machine.memory.low_ram_size)
-        self._bus.claim_mmio(first, _WINDOW_END - first, self._window_read, self._window_write, self.name)
+        first = self._machine.memory.low_ram_size
+        self._bus.claim_mmio(first, WINDOW_END - first, self._window_read, self._window_write, self.name)
         self._window = self._bus.find_mmio(first)
 
     def _find_bar(self, gpa: int) -> PciBar | None:

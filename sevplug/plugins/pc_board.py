@@ -10,6 +10,7 @@ from sevplug.board.local_apic import LocalApic
 from sevplug.board.pc import add_pc
 from sevplug.core.errors import ConfigError
 from sevplug.core.hookspecs import hookimpl
+from sevplug.core.result import HALTED, SHUTDOWN
 from sevplug.core.vcpu import VCpu
 
 if TYPE_CHECKING:
@@ -67,9 +68,9 @@ def add_devices(machine: Machine) -> None:
     if specs:
         _add_disks(machine, specs)
     if machine.config.boot.direct:
-        from sevplug.board.pci_setup import PciSetup
+        from sevplug.board.firmware_setup import FirmwareSetup
 
-        machine.add_device(PciSetup())
+        machine.add_device(FirmwareSetup())
 
 
 def _add_disks(machine: Machine, specs: object) -> None:
@@ -108,3 +109,13 @@ def wrmsr(cpu: VCpu, index: int, value: int) -> bool | None:
         return None
     apic.write_base(value)
     return True
+
+
+@hookimpl
+def guest_exit(cpu: VCpu, reason: str) -> str | None:
+    """A guest that has put its interrupt controller away before it halts ended on purpose, as Linux does at ``halt``.
+
+    Source: ``stop_this_cpu`` in arch/x86/kernel/process.c of Linux.  Code that gives up just halts.
+    """
+    apic = cpu.private.get(_LOCAL_APIC)
+    return SHUTDOWN if reason == HALTED and isinstance(apic, LocalApic) and apic.switched_off else None

@@ -41,6 +41,7 @@ class BoardMachine:
         self.devices: list[Device] = []
         self.shutdowns: list[str] = []
         self.resets: list[str] = []
+        self.warnings: list[str] = []
 
     def add_device(self, device: Device) -> None:
         self.devices.append(device)
@@ -51,6 +52,9 @@ class BoardMachine:
 
     def reset_request(self, detail: str) -> None:
         self.resets.append(detail)
+
+    def warn(self, text: str) -> None:
+        self.warnings.append(text)
 
     def reset(self) -> None:
         for device in self.devices:

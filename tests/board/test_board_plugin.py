@@ -57,3 +57,20 @@ def test_the_apic_base_register_is_readable_and_checks_what_is_written(plugins):
         assert machine.cpu.msr_read(0x1B) == 0xFEE00100
         with pytest.raises(GuestFault):
             machine.cpu.msr_write(0x1B, 0xFEE00D00)
+
+
+def test_a_guest_that_switched_its_apic_off_before_it_halted_ended_in_order(plugins):
+    spurious = 0xFEE000F0
+    with Machine(config(), plugins) as machine:
+
+        def end(reason):
+            return plugins.hook.guest_exit(cpu=machine.cpu, reason=reason)
+
+        assert end("halted") is None  # never enabled: a guest that gave up early
+        machine.bus.mmio_write(spurious, 4, 0x1FF)
+        assert end("halted") is None
+        machine.bus.mmio_write(spurious, 4, 0xFF)
+        assert end("halted") == "shutdown"
+        assert end("timeout") is None
+        machine.reset()
+        assert end("halted") is None

@@ -107,6 +107,29 @@ CASES: list[tuple[str, str, int]] = [
         "-drive if=pflash {tmp}/missing: No such file or directory",
         2,
     ),
+    # disks
+    ("run --disk {tmp}/missing", "--disk {tmp}/missing: No such file or directory", 2),
+    ("run --disk {tmp}/empty", "--disk {tmp}/empty: the file is empty, expected a raw disk image", 2),
+    ("run --disk {tmp}", "--disk {tmp}: a directory, expected a raw disk image", 2),
+    ("run --disk {tmp}/big.bin", "--disk {tmp}/big.bin: 8388609 bytes, expected a multiple of 512", 2),
+    (
+        "run --disk {tmp}/spin.bin,snapshot=on",
+        "--disk {tmp}/spin.bin,snapshot=on: 'snapshot=on' is not supported, expected readonly=on or readonly=off",
+        2,
+    ),
+    ("run --disk ,readonly=on", "--disk ',readonly=on': expected FILE[,readonly=on|off]", 2),
+    ("qemu -drive if=virtio,file={tmp}/missing", "-drive {tmp}/missing: No such file or directory", 2),
+    (
+        "qemu -drive if=none,id=d,file={tmp}/empty -device virtio-blk-pci,drive=d",
+        "-drive {tmp}/empty: the file is empty, expected a raw disk image",
+        2,
+    ),
+    ("qemu -drive if=virtio,file={tmp}", "-drive {tmp}: a directory, expected a raw disk image", 2),
+    (
+        "qemu -drive if=virtio,file={tmp}/spin.bin -P no:pc-board",
+        "-drive file={tmp}/spin.bin: no enabled plug-in takes this option",
+        2,
+    ),
     # values
     ("run -m 12x", "-m 12x: expected a size, such as 256M (suffixes b, k, M, G, T, P, E)", 2),
     ("run -m 0", "-m 0: 0 bytes of memory, expected 1M to 64G", 2),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -40,13 +40,16 @@ def boot(
     plugins: Iterable[str] = (),
     firmware: str | Path | None = "OVMF.amdsev.fd",
     extra: Iterable[object] = (),
+    disks: Iterable[str] = (),
+    prepare: Callable[[Machine], object] = lambda _machine: None,
     until: bytes | None = None,
     timeout: float = 120,
 ) -> Boot:
     """Boot through firmware with measured direct boot, until the end or until ``until`` is on the serial port.
 
     ``firmware``: a name among the images, a path, or None for the direct entry.  ``memory`` in MiB.  ``extra``:
-    plug-ins of the test's own, with a ``name``.
+    plug-ins of the test's own, with a ``name``.  ``disks``: as ``--disk`` takes them.  ``prepare`` is called with the
+    machine before it runs.
     """
     properties = {"cbitpos": str(c_bit), "reduced-phys-bits": "1", "kernel-hashes": "off" if firmware is None else "on"}
     off = "no:sev" in plugins
@@ -57,7 +60,10 @@ def boot(
         cmdline=f"console=ttyS0 {append}".strip(),
     )
     config = MachineConfig(
-        boot=images, memory=memory * MIB, objects=() if off else (ObjectSpec("sev-emulated", "sev0", properties),)
+        boot=images,
+        memory=memory * MIB,
+        objects=() if off else (ObjectSpec("sev-emulated", "sev0", properties),),
+        options={"disk": tuple(disks)},
     )
     manager = load_plugins(Selection.parse(["no:qmp", "no:logging", *plugins]))
     for plugin in extra:
@@ -66,6 +72,7 @@ def boot(
         serial: Any = machine.private["serial"]
         if until is not None:
             serial.on_output.append(lambda _piece: until in serial.output[-8192:] and machine.quit())
+        prepare(machine)
         if secrets is not None:
             play_owner(machine, secrets)
         run = machine.run(timeout=timeout)

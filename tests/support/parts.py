@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NoReturn
 
 import pytest
-from images import how_to_get, look_for
+from images import guest_folders, how_to_get, look_for
 
 
 def missing(what: str) -> NoReturn:
@@ -24,6 +24,17 @@ def find_image(name: str) -> Path:
     if path is None:
         missing(how_to_get(name))
     return path
+
+
+def find_images(*names: str) -> tuple[Path, ...]:
+    """Real images that belong together, such as a kernel and its modules: all of one folder, or a skip."""
+    for folder in guest_folders():
+        if all((folder / name).is_file() for name in names):
+            return tuple(folder / name for name in names)
+    missing(
+        f"{' and '.join(names)} are not together in one folder: run scripts/fetch-guests {' '.join(names)}, "
+        "or set SEVPLUG_GUESTS to a folder that holds them"
+    )
 
 
 def find_tool(name: str, package: str) -> str:

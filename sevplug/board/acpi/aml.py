@@ -134,9 +134,9 @@ def store(value: bytes, target: bytes) -> bytes:
     return b"\x70" + value + target
 
 
-def bit_and(left: bytes, right: bytes) -> bytes:
-    """``And (left, right)`` as an expression."""
-    return b"\x7b" + left + right + b"\0"
+def bit_and(left: bytes, right: bytes, target: bytes = b"\0") -> bytes:
+    """``And (left, right, target)``; without ``target`` as an expression."""
+    return b"\x7b" + left + right + target
 
 
 def bit_or(left: bytes, right: bytes, target: bytes) -> bytes:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from sevplug.board.acpi import aml
 from sevplug.board.acpi import resources as res
+from sevplug.board.pci import WINDOW_END
 
 _LINKS = ("LNKA", "LNKB", "LNKC", "LNKD")
 _PIRQ_ROUTE = 0x60  # the PIIX3's four routing registers
@@ -14,8 +15,6 @@ _LINK_CHOICES = (5, 10, 11)
 _SCI = 9
 _SLOTS = 32
 _BRIDGE = r"\_SB.PCI0.ISA"
-# Memory that firmware and guest give to PCI devices, as in `sevplug.board.pci`.
-_WINDOW_FIRST, _WINDOW_LAST = 0x8000_0000, 0xFEBF_FFFF
 
 
 def build_namespace(low_ram: int) -> bytes:
@@ -30,7 +29,6 @@ def build_namespace(low_ram: int) -> bytes:
 
 
 def _root_bridge(low_ram: int) -> bytes:
-    window = max(_WINDOW_FIRST, low_ram)
     return aml.device(
         "PCI0",
         aml.name("_HID", aml.eisa_id("PNP0A03")),
@@ -43,7 +41,7 @@ def _root_bridge(low_ram: int) -> bytes:
                 res.produced_ports(0, 0xCF7),
                 res.produced_ports(0xD00, 0xFFFF),
                 res.produced_memory(0xA_0000, 0xB_FFFF, cacheable=True),
-                res.produced_memory(window, _WINDOW_LAST),
+                res.produced_memory(low_ram, WINDOW_END - 1),
             ),
         ),
         aml.name("_PRT", aml.package([_route(slot, pin) for slot in range(_SLOTS) for pin in range(4)])),
@@ -98,7 +96,7 @@ def _link_methods() -> tuple[bytes, bytes]:
             1,
             aml.name("PRR0", res.template(res.interrupts([0]))),
             aml.create_dword_field(aml.path("PRR0"), res.INTERRUPT_NUMBER_AT, "PRRI"),
-            aml.store(aml.bit_and(register, aml.integer(0x0F)), aml.path("PRRI")),
+            aml.bit_and(register, aml.integer(0x0F), aml.path("PRRI")),
             aml.return_(aml.path("PRR0")),
         ),
     )

@@ -124,13 +124,13 @@ class BlockDevice(Device):
 
     def __init__(self, disk: Disk, serial: str = SERIAL) -> None:
         self.disk = disk
-        self._serial = serial
+        self.backend = BlockBackend(disk, serial)
 
     def attach(self, machine: Machine) -> None:
         pci, apic = machine.private["pci"], machine.private["local_apic"]
         assert isinstance(pci, PciHost)
         assert isinstance(apic, LocalApic)
-        device = VirtioDevice(BlockBackend(self.disk, self._serial), machine.memory)
+        device = VirtioDevice(self.backend, machine.memory)
         # The PCI host resets its functions.
         self.function = VirtioPci(device, _PCI_CLASS, to_local_apic(apic))
         device.on_broken = machine.warn

@@ -1,13 +1,16 @@
-"""What firmware does for PCI interrupts, where there is none and a kernel is started directly.
+"""What firmware leaves set up, where there is none and a kernel is started directly.
 
-The interrupt router gets its targets, these become level-triggered, and each function's interrupt line register says
-which interrupt it will raise: a kernel without ACPI tables believes that register.  As SeaBIOS' src/fw/pciinit.c.
+The local APIC passes the 8259 pair's interrupts on (virtual wire mode), which a kernel that keeps away from the APIC
+relies on.  PCI's interrupt router gets its targets, these become level-triggered, and each function's interrupt line
+register says which interrupt it will raise: a kernel without ACPI tables believes that register.  As SeaBIOS'
+src/fw/smp.c and src/fw/pciinit.c.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from sevplug.board.local_apic import BASE
 from sevplug.board.pci import ADDRESS, DATA
 from sevplug.board.pci_function import INTERRUPT_LINE, INTERRUPT_PIN, VENDOR
 from sevplug.core.bus import Device
@@ -15,6 +18,8 @@ from sevplug.core.bus import Device
 if TYPE_CHECKING:
     from sevplug.core.machine import Machine
 
+# The local APIC's registers: spurious vector, with the software enable bit; LINT0 as the 8259s' input; LINT1 as NMI.
+_VIRTUAL_WIRE = ((0xF0, 0x1FF), (0x350, 0x8700), (0x360, 0x8400))
 # The ISA interrupts behind PIRQ A to D.
 ROUTES = (10, 10, 11, 11)
 _ISA_BRIDGE, _PIRQ_ROUTE = 1 << 3, 0x60
@@ -24,10 +29,10 @@ _POWER_MANAGEMENT, _POWER_MANAGEMENT_IRQ = 1 << 3 | 3, 9
 _PLACES = 256
 
 
-class PciSetup(Device):
+class FirmwareSetup(Device):
     """Does it at power-on and after each reset; added behind the devices that it sets up."""
 
-    name = "pci setup"
+    name = "firmware setup"
 
     def attach(self, machine: Machine) -> None:
         self._bus = machine.bus
@@ -37,6 +42,8 @@ class PciSetup(Device):
         self._program()
 
     def _program(self) -> None:
+        for register, value in _VIRTUAL_WIRE:
+            self._bus.mmio_write(BASE + register, 4, value)
         levels = sum(1 << irq for irq in set(ROUTES))
         self._bus.io_write(_LEVEL_CONTROL, 1, levels & 0xFF)
         self._bus.io_write(_LEVEL_CONTROL + 1, 1, levels >> 8)
