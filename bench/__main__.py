@@ -53,6 +53,7 @@ def _where() -> dict[str, str]:
         "Python": platform.python_version(),
         "unicorn": metadata.version("unicorn"),
         "QEMU": qemu_version(),
+        "load average before": f"{os.getloadavg()[0]:.1f}",
     }
 
 

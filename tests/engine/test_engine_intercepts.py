@@ -55,6 +55,25 @@ def test_an_intercepted_instruction_is_skipped_whole_whatever_its_prefixes(prefi
     assert report[2] == report[0]
 
 
+@pytest.mark.parametrize(
+    "forget",
+    [
+        "invlpg [0x300000];",
+        "invlpg [0x300000]; mov al, [0x300000];",
+        "mov rax, cr3; mov cr3, rax;",
+        "mov rax, cr4; bts eax, 7; mov cr4, rax; mov rax, cr3; mov cr3, rax;",
+        "mov rax, cr4; btc eax, 7; mov cr4, rax;",
+    ],
+)
+def test_an_intercepted_instruction_is_read_where_the_code_is_mapped_now(forget: str) -> None:
+    """Two pages take turns at linear 0x300000: a CPUID with two prefixes in one, a bare one in the other, then RET."""
+    pages = "mov dword ptr [0x201000], 0xa20f6666; mov byte ptr [0x201004], 0xc3; mov dword ptr [0x202000], 0xccc3a20f;"
+    turn = "mov qword ptr [0x16000+8*0x100], {page:#x} | 7; {forget} mov eax, 1; mov ebp, 0x300000; call rbp;"
+    turns = "".join(turn.format(page=page, forget=forget) for page in (0x201000, 0x202000, 0x201000, 0x202000))
+    report = words(long64(f"{pages} {turns} mov eax, 0x600d; call emit"))
+    assert report[0] == "0000600d"
+
+
 def test_an_intercepted_instruction_at_the_end_of_mapped_code_leaves_cr2_alone() -> None:
     # A single step keeps the engine from reading on into the next page by itself.
     code = """mov qword ptr [0x16000+8*0x100], 0; mov rax, cr3; mov cr3, rax; mov dword ptr [0x2ffffc], 0xa20f6690
