@@ -10,7 +10,7 @@ from sevplug.board.local_apic import LocalApic
 from sevplug.board.pc import add_pc
 from sevplug.core.errors import ConfigError
 from sevplug.core.hookspecs import hookimpl
-from sevplug.core.result import HALTED, SHUTDOWN
+from sevplug.core.result import HALTED, SHUTDOWN, End
 from sevplug.core.vcpu import VCpu
 
 if TYPE_CHECKING:
@@ -112,10 +112,12 @@ def wrmsr(cpu: VCpu, index: int, value: int) -> bool | None:
 
 
 @hookimpl
-def guest_exit(cpu: VCpu, reason: str) -> str | None:
+def guest_exit(cpu: VCpu, end: End) -> End | None:
     """A guest that has put its interrupt controller away before it halts ended on purpose, as Linux does at ``halt``.
 
     Source: ``stop_this_cpu`` in arch/x86/kernel/process.c of Linux.  Code that gives up just halts.
     """
     apic = cpu.private.get(_LOCAL_APIC)
-    return SHUTDOWN if reason == HALTED and isinstance(apic, LocalApic) and apic.switched_off else None
+    if end.result == HALTED and isinstance(apic, LocalApic) and apic.switched_off:
+        return End(SHUTDOWN, end.detail)
+    return None

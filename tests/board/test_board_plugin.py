@@ -9,6 +9,7 @@ from sevplug.core.config import MachineConfig
 from sevplug.core.errors import ConfigError, GuestFault
 from sevplug.core.machine import Machine
 from sevplug.core.plugins import PluginManager
+from sevplug.core.result import End
 from sevplug.plugins import pc_board
 
 
@@ -63,8 +64,9 @@ def test_a_guest_that_switched_its_apic_off_before_it_halted_ended_in_order(plug
     spurious = 0xFEE000F0
     with Machine(config(), plugins) as machine:
 
-        def end(reason):
-            return plugins.hook.guest_exit(cpu=machine.cpu, reason=reason)
+        def end(name):
+            better = plugins.hook.guest_exit(cpu=machine.cpu, end=End(name, "why"))
+            return None if better is None else better.result
 
         assert end("halted") is None  # never enabled: a guest that gave up early
         machine.bus.mmio_write(spurious, 4, 0x1FF)
