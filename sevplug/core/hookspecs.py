@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from sevplug.core.machine import Machine
     from sevplug.core.result import End
     from sevplug.core.vcpu import CpuidRegisters, VCpu
+    from sevplug.core.views import PageCipher, PageEvent
 
 PROJECT = "sevplug"
 hookspec = pluggy.HookspecMarker(PROJECT)
@@ -115,6 +116,23 @@ def address_rule(cpu: VCpu) -> int | None:
 
     Returns the mask of that bit; an address that carries it is private.  When the plug-in that answers is the only
     one that implements `translate`, the core applies the mask itself and makes no call.
+    """
+
+
+@hookspec(firstresult=True)
+def memory_cipher(machine: Machine) -> PageCipher | None:
+    """First, cold: a plug-in gives the cipher between the private and the shared form of memory.
+
+    Asked once, before the engine is there.  None from all: memory has but one form.  What `translate` says of an
+    access, PRIVATE or not, decides which form it sees.
+    """
+
+
+@hookspec
+def page_event(cpu: VCpu, event: PageEvent) -> None:
+    """All, warm: a page was accessed through another view than before, or otherwise than was meant.
+
+    Only where a plug-in gave a cipher; about a thousand times in the boot of a kernel.  RIP is at the instruction.
     """
 
 

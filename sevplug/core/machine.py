@@ -26,6 +26,7 @@ from sevplug.core.placement import place_firmware
 from sevplug.core.plugins import PluginManager, load_plugins
 from sevplug.core.result import Counters, End, RunResult
 from sevplug.core.vcpu import VCpu
+from sevplug.core.views import PageEvent
 
 # A guest that only the host can wake is left asleep in steps of this many seconds, and for how long in all.
 _SLEEP_SECONDS, _SLEEP_LIMIT = 0.05, 1.0
@@ -78,6 +79,12 @@ class Machine:
         self._refuse_leftovers()
         hook.add_devices(machine=self)
         self._regions.extend(place_firmware(self.memory, self.config.boot))
+        cipher = hook.memory_cipher(machine=self)
+        if cipher is not None:
+            self.memory.use_cipher(cipher)
+            for entry in self.memory.ranges:
+                if entry.forms is not None:
+                    entry.forms.tell = self._page_event
         self._engine = Engine(self)
         self.control.kick = self._engine.kick
         hook.add_launch_regions(machine=self)
@@ -130,6 +137,9 @@ class Machine:
             )
         self.memory.write(region.gpa, region.data)
         self._regions.append(region)
+
+    def _page_event(self, event: PageEvent) -> None:
+        self.plugins.hook.page_event(cpu=self.cpu, event=event)
 
     # -- launch --------------------------------------------------------------------------------------------------
 
@@ -292,7 +302,7 @@ class Machine:
         """
         for region in self._regions:
             if region.reload:
-                self.memory.load(region.gpa, region.data)
+                self.memory.load(region.gpa, region.data, private=self.launch.context is not None)
         for device in self.devices:
             device.reset()
         self._power_on()

@@ -1,7 +1,8 @@
 """The guest-physical address space: RAM and ROM as attributes of ranges; overlap is an error.
 
 RAM is one host buffer, mapped into the engine once (two mappings of one buffer would break its detection of
-self-modifying code).  Readers here are the world outside the CPU: devices, the launch, debuggers.
+self-modifying code).  Readers here are the world outside the CPU: devices, the launch, debuggers.  With a cipher
+(`GuestMemory.use_cipher`) they see the shared view of memory unless they name the private one.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from collections.abc import Callable, Iterator
 import attrs
 
 from sevplug.core.errors import ConfigError
+from sevplug.core.views import PageCipher, PageForms
 
 PAGE_SIZE = 4096
 GIB = 1 << 30
@@ -30,13 +32,17 @@ class RangeKind(enum.Enum):
 
 @attrs.frozen
 class MemoryRange:
-    """``[gpa, gpa + size)`` backed by ``buffer`` (exactly ``size`` bytes, writable to us whatever the kind)."""
+    """``[gpa, gpa + size)`` backed by ``buffer`` (exactly ``size`` bytes, writable to us whatever the kind).
+
+    ``forms``: which form each page of it is in, where there is a cipher.
+    """
 
     gpa: int
     size: int
     kind: RangeKind
     name: str
     buffer: memoryview = attrs.field(repr=False, eq=False)
+    forms: PageForms | None = attrs.field(default=None, repr=False, eq=False)
 
     @property
     def end(self) -> int:
@@ -103,31 +109,61 @@ class GuestMemory:
             gpa = entry.end
         return True
 
-    def read(self, gpa: int, size: int) -> bytes:
-        """``size`` bytes at ``gpa`` as the world outside the CPU sees them; 0xFF where nothing is."""
-        if gpa + size <= self._low.size:
-            return bytes(self._low.buffer[gpa : gpa + size])
-        return b"".join(
-            b"\xff" * length if entry is None else bytes(entry.buffer[start : start + length])
-            for entry, start, length in self._pieces(gpa, size)
-        )
+    def use_cipher(self, cipher: PageCipher) -> None:
+        """Hold memory in two forms from now on; what it holds so far is the shared form.
 
-    def write(self, gpa: int, data: bytes | memoryview) -> None:
-        """Store ``data`` at ``gpa`` from outside the CPU; what falls on ROM or on nothing is dropped."""
-        done = 0
-        for entry, start, length in self._pieces(gpa, len(data)):
-            if entry is not None and entry.kind is RangeKind.RAM:
-                entry.buffer[start : start + length] = data[done : done + length]
-            done += length
-        if self.on_write is not None:
-            self.on_write(gpa, len(data))
+        Before the engine is there, and once.
+        """
+        self.ranges[:] = [
+            attrs.evolve(entry, forms=PageForms(entry.gpa, entry.buffer, cipher)) for entry in self.ranges
+        ]
+        self._low = self.ranges[0]
 
-    def load(self, gpa: int, data: bytes | memoryview) -> None:
+    def read(self, gpa: int, size: int, *, private: bool = False, dma: bool = True) -> bytes:
+        """``size`` bytes at ``gpa`` as the world outside the CPU sees them; 0xFF where nothing is.
+
+        ``private``: as the guest sees them through its private view.  ``dma``: the reader is a device, whose mistakes
+        are worth telling; False for a debugger or a dump.
+        """
+        low = self._low
+        if gpa + size <= low.size and size:
+            if low.forms is None:
+                return bytes(low.buffer[gpa : gpa + size])
+            return low.forms.read(gpa, size, private=private, dma=dma and not private)
+        pieces = []
+        for entry, start, length in self._pieces(gpa, size):
+            if entry is None:
+                pieces.append(b"\xff" * length)
+            elif entry.forms is None:
+                pieces.append(bytes(entry.buffer[start : start + length]))
+            else:
+                pieces.append(entry.forms.read(start, length, private=private, dma=dma and not private))
+        return b"".join(pieces)
+
+    def write(self, gpa: int, data: bytes | memoryview, *, private: bool = False) -> None:
+        """Store ``data`` at ``gpa`` from outside the CPU; what falls on ROM or on nothing is dropped.
+
+        ``private``: through the guest's private view, as the platform's firmware and the CPU itself do.
+        """
+        self._store(gpa, data, rom=False, private=private, device=not private)
+
+    def write_as_cpu(self, gpa: int, data: bytes, *, private: bool) -> None:
+        """A store that the CPU makes by itself: an entry's accessed bit, a frame on a stack."""
+        self._store(gpa, data, rom=False, private=private, device=False)
+
+    def load(self, gpa: int, data: bytes | memoryview, *, private: bool = False) -> None:
         """Like `write`, but into ROM too: what the board does at power-on."""
+        self._store(gpa, data, rom=True, private=private, device=not private)
+
+    def _store(self, gpa: int, data: bytes | memoryview, *, rom: bool, private: bool, device: bool) -> None:
         done = 0
         for entry, start, length in self._pieces(gpa, len(data)):
-            if entry is not None:
-                entry.buffer[start : start + length] = data[done : done + length]
+            if entry is not None and (rom or entry.kind is RangeKind.RAM):
+                piece = data[done : done + length]
+                if entry.forms is None:
+                    entry.buffer[start : start + length] = piece
+                else:
+                    entry.forms.write(start, piece, private=private, device=device)
             done += length
         if self.on_write is not None:
             self.on_write(gpa, len(data))

@@ -3,7 +3,8 @@
 AMD's APM, volume 2, chapter 5 is the specification: 32-bit, PAE and 4-level paging, pages of 4 KiB, 2/4 MiB and 1 GiB,
 accessed and dirty bits, write protection, no-execute, supervisor-mode checks, reserved bits.  An address from CR3 or
 from an entry may carry a bit that is none (a C-bit): `PageWalker` strips it by a mask, or asks a function, at each
-step.
+step.  With a mask, what has no such bit is private: everything while paging is off or 32-bit, tables, and fetches
+(section 15.34.5).
 
 In long mode the way through the upper levels is remembered, and good for as long as memory holds the same entries:
 comparing three numbers takes a third of the time of interpreting them, and needs no word from the guest, whose INVLPG
@@ -18,11 +19,14 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from sevplug.core.vcpu import PRIVATE, Access
+from sevplug.core.views import PRIVATE_FORM
 
 # Permissions in the low bits of a result.
 READABLE, WRITABLE, EXECUTABLE = 1, 2, 4
 # The translation outlives a load of CR3 (the entry says global, and CR4.PGE honours it).
 GLOBAL = 8
+# A fetch, which is private, from a page that is shared for data.
+UNLIKE_DATA = 16
 
 # Control bits.
 CR0_PE, CR0_WP, CR0_PG = 1 << 0, 1 << 16, 1 << 31
@@ -59,7 +63,8 @@ class PageWalker:
     ``physical_bits`` is the width of an address without a C-bit; bits above it are reserved.  ``mask`` is the bit that
     marks private addresses (0: none); ``translate`` replaces it where a plug-in wants to see each address:
     ``translate(address, access) -> gpa | PRIVATE``, where bits above the width are reserved.  ``ram``, memory from
-    address 0 on as 64-bit numbers, spares the commonest reads their call.
+    address 0 on as 64-bit numbers, spares the commonest reads their call; ``states`` are those of its pages
+    (`sevplug.core.views`), empty where it has but one form.
     """
 
     def __init__(
@@ -72,6 +77,7 @@ class PageWalker:
         mask: int = 0,
         translate: Callable[[int, int], int] | None = None,
         ram: memoryview | None = None,
+        states: bytearray | None = None,
     ) -> None:
         self._read64, self._write64 = read64, write64
         self._read32, self._write32 = read32, write32
@@ -83,6 +89,10 @@ class PageWalker:
         # With a function, only what it leaves of an address can be too wide.
         self._reserved = self._too_wide & ~mask if translate is None else 0
         self._keep = _ADDRESS & ~mask
+        self._states = states
+        # What all is that no C-bit can tell of.
+        self._always = PRIVATE if mask else 0
+        self._table_pages: set[int] = set()
         self._ways: dict[tuple[int, int], dict[int, _Way]] = {}
         self._enter(0, 0, 0, 0)
 
@@ -112,8 +122,17 @@ class PageWalker:
                         page &= ~WRITABLE
                     if entry & self._global:
                         page |= GLOBAL
-                    return page | PRIVATE if entry & self._mask else page
+                    if entry & self._mask or not self._mask:
+                        return page | (entry & self._mask and PRIVATE)
+                    return _of_shared(page, access)
         return self._walk(address, access, ac)
+
+    def forget(self, page: int) -> None:
+        """The page at guest-physical ``page`` of ``ram`` has another form now: tables are not to be read there."""
+        if page in self._table_pages:
+            self._ways.clear()
+            self._table_pages.clear()
+            self._enter(self._cr0, self._cr3, self._cr4, self._efer)
 
     def _enter(self, cr0: int, cr3: int, cr4: int, efer: int) -> None:
         """Other control registers than at the walk before: what follows from them."""
@@ -136,7 +155,7 @@ class PageWalker:
         """The whole walk, in whichever mode."""
         cr0, cr3, cr4, efer = self._cr0, self._cr3, self._cr4, self._efer
         if not cr0 & CR0_PG:
-            page = address & 0xFFFFF000
+            page = address & 0xFFFFF000 | self._always
             if self._translate is not None:
                 page = self._translate(page, access)
             return page | READABLE | WRITABLE | EXECUTABLE
@@ -192,14 +211,21 @@ class PageWalker:
             if low:
                 path.append((where, read(where)))
             self._remember(address, path, table, low, above)
+            if self._mask and not found & PRIVATE:
+                return _of_shared(found, access)
         return found
 
     def _remember(
         self, address: int, path: list[tuple[int, int]], table: int, low: int, above: tuple[int, int]
     ) -> None:
         """Keep the way of a walk that succeeded: ``path`` down to the last table or to a large page's own entry."""
-        if max(table, *(where for where, _entry in path)) + 0x1000 > self._ram_size:
+        pages = {table & _ADDRESS, *(where & _ADDRESS for where, _entry in path)}
+        if max(pages) + 0x1000 > self._ram_size:
             return
+        if self._states is not None:
+            if not all(self._states[page >> 12] & PRIVATE_FORM for page in pages):
+                return
+            self._table_pages |= pages
         if len(self._known) >= _WAYS:
             self._known.clear()
         path.append(path[-1])  # a page of 1 GiB has an entry less
@@ -244,7 +270,8 @@ class PageWalker:
             return ~_error(access, cr4, efer, PF_P | PF_RSVD)
         low = (1 << shift) - 1
         page = (entry & _ADDRESS & ~low) | (address & low & ~0xFFF)
-        return self._leaf(write, where, entry, page, access, rights, no_execute, cr0, cr4, efer, ac)
+        found = self._leaf(write, where, entry, page, access, rights, no_execute, cr0, cr4, efer, ac)
+        return found if found < 0 or found & PRIVATE or not self._mask else _of_shared(found, access)
 
     def _walk_legacy(self, address: int, access: int, cr0: int, cr3: int, cr4: int, ac: bool) -> int:
         read, write = self._read32, self._write32
@@ -259,14 +286,17 @@ class PageWalker:
                 return ~_error(access, cr4, 0, PF_P | PF_RSVD)
             # PSE-36: bits 20:13 are bits 39:32 of the address.
             page = (entry & 0xFFC00000) | (entry >> 13 & 0xFF) << 32 | (address & 0x3FF000)
-            return self._leaf(write, where, entry, page, access, rights, 0, cr0, cr4, 0, ac)
+            found = self._leaf(write, where, entry, page, access, rights, 0, cr0, cr4, 0, ac)
+            return found if found < 0 else found | self._always
         if not entry & A:
             write(where, entry | A)
         where = self._table(entry & 0xFFFFF000, _TABLE_READ) | (address >> 10 & 0xFFC)
         entry = read(where)
         if not entry & P:
             return ~_error(access, cr4, 0, 0)
-        return self._leaf(write, where, entry, entry & 0xFFFFF000, access, rights & entry, 0, cr0, cr4, 0, ac)
+        page = entry & 0xFFFFF000
+        found = self._leaf(write, where, entry, page, access, rights & entry, 0, cr0, cr4, 0, ac)
+        return found if found < 0 else found | self._always
 
     def _leaf(
         self,
@@ -283,10 +313,15 @@ class PageWalker:
         ac: bool,
     ) -> int:
         """The end of a walk: the page's own translation, permissions, accessed and dirty bits."""
+        unlike = False
         if self._translate is not None:
-            page = self._translate(page, access)
+            given = page
+            page = self._translate(given, access)
             if page & self._too_wide:
                 return ~_error(access, cr4, efer, PF_P | PF_RSVD)
+            if access & _FETCH or not page & PRIVATE:
+                other = access & ~7 | (Access.READ if access & _FETCH else _FETCH)
+                unlike = bool((page ^ self._translate(given, other)) & PRIVATE)
         elif page & self._mask:
             page = page ^ self._mask | PRIVATE
         permissions = _PERMISSIONS[
@@ -303,7 +338,14 @@ class PageWalker:
             permissions &= ~WRITABLE
         if entry & G and cr4 & CR4_PGE:
             permissions |= GLOBAL
-        return page | permissions
+        return _of_shared(page | permissions, access) if unlike else page | permissions
+
+
+def _of_shared(found: int, access: int) -> int:
+    """A walk's result for a page that is shared for data: private for a fetch, and good for that alone."""
+    if access & _FETCH:
+        return found & ~(READABLE | WRITABLE) | PRIVATE | UNLIKE_DATA
+    return found & ~EXECUTABLE
 
 
 # The permission that a kind of access needs, by Access & 7.

@@ -37,7 +37,7 @@ def launch_secret(machine: Machine, launch: Launch, packet: LaunchSecret) -> int
         plaintext = open_packet(SecretPacket(packet.header, packet.payload), context.keys, measurement)
     except FirmwareError as error:
         raise LaunchRefused(str(error), int(error.status)) from None
-    machine.memory.write(gpa, plaintext)
+    machine.memory.write(gpa, plaintext, private=True)
     return gpa
 
 

@@ -15,8 +15,9 @@ from sevplug.core.errors import ConfigError, GuestFault, LaunchRefused
 from sevplug.core.hookspecs import hookimpl
 from sevplug.core.launch import Launch, LaunchRegion, LaunchRequest
 from sevplug.core.machine import Machine
+from sevplug.core.paging import CR0_PG, CR4_PAE
 from sevplug.core.result import HALTED, REFUSED, TERMINATED, End
-from sevplug.core.vcpu import PRIVATE, Access, CpuidRegisters
+from sevplug.core.vcpu import PRIVATE, Access, CpuidRegisters, VCpu
 from sevplug.plugins import sev_object
 from sevplug.plugins.firmware_images import guid_table
 from sevplug.plugins.ghcb_termination import MSR_GHCB, describe_termination
@@ -26,6 +27,7 @@ from sevplug.sevapi import policy
 from sevplug.sevapi.context import SevContext
 from sevplug.sevapi.errors import SevApiError
 from sevplug.sevapi.hash_table import hash_images, required_area
+from sevplug.sevapi.memory_cipher import MemoryCipher, key_from_seed
 from sevplug.sevapi.status import Status, fw_error_to_str
 from sevplug.sevapi.version import ApiVersion
 
@@ -103,19 +105,27 @@ class SevPlugin:
         return None
 
     @hookimpl
-    def translate(self, address: int, access: int) -> int:
+    def translate(self, cpu: VCpu, address: int, access: int) -> int:
         """Strip the C-bit.
 
-        Page tables and instructions are private whatever it says (APM 2, section 15.34.5).
+        Page tables and instructions are private whatever it says, and so is everything while no page table could have
+        a C-bit: paging is off, or entries are 32 bits wide (APM 2, section 15.34.5).
         """
         if address & self._mask or access & (Access.TABLE | Access.FETCH):
             return address & ~self._mask | PRIVATE
+        if not (cpu.get("cr0") & CR0_PG and cpu.get("cr4") & CR4_PAE):
+            return address | PRIVATE
         return address
 
     @hookimpl
     def address_rule(self) -> int:
         """The same as data."""
         return self._mask
+
+    @hookimpl
+    def memory_cipher(self, machine: Machine) -> MemoryCipher | None:
+        """Memory as the guest's key makes it, unless the object says ``encrypt-memory=off``."""
+        return MemoryCipher(key_from_seed(machine.config.seed)) if self.object.encrypt_memory else None
 
     # -- the launch ------------------------------------------------------------------------------------------------
 
@@ -153,6 +163,11 @@ class SevPlugin:
                 int(status),
             )
         return SevContext(self.object.policy, API, HANDLE, self.object.keys, self.object.c_bit)
+
+    @hookimpl
+    def launch_update(self, machine: Machine, gpa: int, data: bytes) -> None:
+        """LAUNCH_UPDATE_DATA: what lies there in the clear becomes private."""
+        machine.memory.load(gpa, data, private=True)
 
     @hookimpl
     def finish(self, machine: Machine, launch: Launch) -> None:

@@ -27,7 +27,8 @@ class SevObject:
     """The checked properties.
 
     ``c_bit``: position of the C-bit in an address.  ``reduced_bits``: how many address bits memory encryption costs.
-    ``kernel_hashes``: whether the hashes of a directly booted kernel are launched too.
+    ``kernel_hashes``: whether the hashes of a directly booted kernel are launched too.  ``encrypt_memory``: whether
+    memory has a private and a shared form.
     """
 
     id: str
@@ -36,6 +37,7 @@ class SevObject:
     policy: Policy
     keys: TransportKeys = attrs.field(repr=False)
     kernel_hashes: bool
+    encrypt_memory: bool
     defaulted_keys: tuple[str, ...]
 
 
@@ -48,7 +50,8 @@ def parse(spec: ObjectSpec) -> SevObject:
     policy = Policy(_number(properties, where, "policy", 0, 0xFFFFFFFF, default=DEFAULT_POLICY))
     if PolicyBit.ES in policy:
         raise ConfigError(f"{where}: policy {int(policy):#x} asks for SEV-ES, which is not emulated")
-    hashes = _switch(properties, where, "kernel-hashes")
+    hashes = _switch(properties, where, "kernel-hashes", "off")
+    encrypt = _switch(properties, where, "encrypt-memory", "on")
     keys, defaulted = {}, []
     for name in ("tik", "tek"):
         path = properties.pop(name, None)
@@ -62,7 +65,7 @@ def parse(spec: ObjectSpec) -> SevObject:
             raise ConfigError(f"{where}: {error}") from None
     for name in properties:
         raise ConfigError(f"Property '{spec.type}.{name}' not found")
-    return SevObject(spec.id, c_bit, reduced, policy, TransportKeys(**keys), hashes, tuple(defaulted))
+    return SevObject(spec.id, c_bit, reduced, policy, TransportKeys(**keys), hashes, encrypt, tuple(defaulted))
 
 
 def _number(
@@ -84,8 +87,8 @@ def _number(
     return value
 
 
-def _switch(properties: dict[str, str], where: str, name: str) -> bool:
-    text = properties.pop(name, "off")
+def _switch(properties: dict[str, str], where: str, name: str, default: str) -> bool:
+    text = properties.pop(name, default)
     words: Mapping[str, bool] = {"on": True, "yes": True, "true": True, "off": False, "no": False, "false": False}
     if text not in words:
         raise ConfigError(f"{where}: {name}={text}: expected on or off")

@@ -69,7 +69,7 @@ REPORT = f"""
 def test_the_kernel_is_entered_as_the_protocol_says(c_bit: int | None) -> None:
     with started(REPORT, c_bit) as (machine, run):
         assert (run.result, run.detail) == ("shutdown", "the guest switched itself off (ACPI S5)")
-        found = struct.unpack("<4QI4xHHHHQQ", machine.memory.read(PROBE, 64))
+        found = struct.unpack("<4QI4xHHHHQQ", machine.memory.read(PROBE, 64, private=True))
         parameters, cr3, cr0, cr4, efer, cs, ds, es, ss, start, rflags = found
         mask = 0 if c_bit is None else 1 << c_bit
         assert parameters == direct.BOOT_PARAMS
@@ -85,15 +85,15 @@ def test_the_kernel_is_entered_as_the_protocol_says(c_bit: int | None) -> None:
 @pytest.mark.parametrize("c_bit", [None, 51])
 def test_boot_params_say_where_everything_is(c_bit: int | None) -> None:
     with started(POWER_OFF, c_bit) as (machine, _run):
-        page = machine.memory.read(direct.BOOT_PARAMS, 4096)
+        page = machine.memory.read(direct.BOOT_PARAMS, 4096, private=True)
         header = parse_bzimage(images().kernel).header  # type: ignore[arg-type]
         assert page[0x1F1:0x210] == header[: 0x210 - 0x1F1]
         assert page[0x210] == 0xFF  # a loader without a number of its own
         where, size, command_line = struct.unpack_from("<II8xI", page, 0x218)
-        assert machine.memory.read(where, size) == INITRD
-        assert machine.memory.read(command_line, len(COMMAND_LINE) + 1) == COMMAND_LINE.encode() + b"\0"
+        assert machine.memory.read(where, size, private=True) == INITRD
+        assert machine.memory.read(command_line, len(COMMAND_LINE) + 1, private=True) == COMMAND_LINE.encode() + b"\0"
         (rsdp,) = struct.unpack_from("<Q", page, 0x70)
-        assert machine.memory.read(rsdp, 8) == b"RSD PTR "
+        assert machine.memory.read(rsdp, 8, private=True) == b"RSD PTR "
 
 
 @pytest.mark.parametrize(("low", "high"), [(64 * MIB, 0), (3 << 30, 1 << 30)])

@@ -13,7 +13,7 @@ import attrs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sevplug.core.paging import PageWalker
+from sevplug.core.paging import EXECUTABLE, READABLE, UNLIKE_DATA, WRITABLE, PageWalker
 from sevplug.core.vcpu import PRIVATE
 
 PHYSICAL_BITS = 40
@@ -74,7 +74,18 @@ class Model:
             if self.kind == FETCH and (no_execute_enabled or self.control.smep):
                 code |= 16
             return ~code
-        return page | rights | (PRIVATE if private else 0)
+        return page | self.by_view(rights, private)
+
+    def by_view(self, rights: int, private: bool) -> int:
+        """What a C-bit, or its absence, makes of a page (APM 2, section 15.34.5)."""
+        if self.case.c_bit is None:
+            return rights
+        if private or self.case.mode == "32-bit":
+            return rights | PRIVATE
+        if self.kind == FETCH:
+            # Fetches are private in any case, and the way they found is none for data.
+            return rights & ~(READABLE | WRITABLE) | PRIVATE | UNLIKE_DATA
+        return rights & ~EXECUTABLE
 
     def split(self, value: int) -> tuple[int, bool]:
         """An address without the C-bit, and whether it had one."""
@@ -265,8 +276,8 @@ def check(case: Case) -> None:
     expected = Model(case, expected_memory).answer()
     mask = 0 if case.c_bit is None else 1 << case.c_bit
 
-    def strip(address: int, _access: int) -> int:
-        return address & ~mask | PRIVATE if address & mask else address
+    def strip(address: int, access: int) -> int:
+        return address & ~mask | PRIVATE if address & mask or (mask and access & FETCH) else address
 
     ways: list[dict[str, Any]] = [{"mask": mask}, {"translate": strip}]
     if case.mode == "4-level":

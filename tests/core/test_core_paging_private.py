@@ -25,14 +25,16 @@ from page_tables import (
     levels_of_kinds,
 )
 
+from sevplug.core.paging import UNLIKE_DATA, PageWalker
 from sevplug.core.vcpu import PRIVATE, Access
+from sevplug.core.views import PRIVATE_FORM, SHARED
 
 by_name = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
 by_wide_name = pytest.mark.parametrize("kind", WIDE, ids=lambda kind: kind.name)
 
 
-def strip(address: int, _access: int) -> int:
-    return address & ~C_BIT | PRIVATE if address & C_BIT else address
+def strip(address: int, access: int) -> int:
+    return address & ~C_BIT | PRIVATE if address & C_BIT or access & (Access.TABLE | FETCH) else address
 
 
 @pytest.mark.parametrize(("kind", "level"), levels_of_kinds(WIDE))
@@ -47,7 +49,7 @@ def test_a_c_bit_is_stripped_at_each_level_by_mask_and_by_function_alike(kind: K
     by_mask, by_function = results
     assert by_mask == by_function
     assert by_mask & 0x000F_FFFF_FFFF_F000 == Space(kind).expected_page
-    assert bool(by_mask & PRIVATE) == (level == kind.leaf)
+    assert bool(by_mask & PRIVATE) == (level == kind.leaf or access == FETCH)
 
 
 @pytest.mark.parametrize("kind", KINDS[4:], ids=lambda kind: kind.name)
@@ -57,6 +59,54 @@ def test_a_c_bit_in_cr3_is_stripped_and_does_not_make_the_page_private(kind: Kin
         found = space.walker(**more).walk(kind.linear, READ, PG | 1, space.cr3 | C_BIT, kind.cr4, kind.efer)
         assert found & 0x000F_FFFF_FFFF_F000 == space.expected_page
         assert not found & PRIVATE
+
+
+@by_wide_name
+@pytest.mark.parametrize("more", [{"mask": C_BIT}, {"translate": strip}], ids=["mask", "function"])
+def test_a_fetch_is_private_whatever_the_c_bit_says_and_its_way_is_none_for_data(
+    kind: Kind, more: dict[str, object]
+) -> None:
+    walker = Space(kind).walker(**more)
+    fetched, read = (
+        walker.walk(kind.linear, access, PG | 1, TABLES[0], kind.cr4, kind.efer) for access in (FETCH, READ)
+    )
+    assert fetched & (PRIVATE | UNLIKE_DATA | R | W | X) == PRIVATE | UNLIKE_DATA | X
+    assert read & (PRIVATE | UNLIKE_DATA | R | W | X) == R
+
+
+def test_what_has_no_place_for_a_c_bit_is_private() -> None:
+    kind = KINDS[0]
+    walker = Space(kind).walker(mask=C_BIT)
+    assert walker.walk(0x12345, READ, 1, 0, 0, 0) == 0x12000 | PRIVATE | R | W | X
+    assert walker.walk(kind.linear, READ, PG | 1, TABLES[0], kind.cr4, kind.efer) & PRIVATE
+
+
+def test_a_table_that_has_another_form_now_is_not_read_where_it_was() -> None:
+    kind = KINDS[4]
+    states = bytearray([PRIVATE_FORM]) * 64
+    ram = memoryview(bytearray(64 << 12)).cast("Q")
+    asked: list[int] = []
+
+    def read(gpa: int) -> int:
+        asked.append(gpa)
+        return ram[gpa >> 3]
+
+    def write(gpa: int, value: int) -> None:
+        ram[gpa >> 3] = value
+
+    tables = (0x1000, 0x2000, 0x3000, 0x4000)
+    for number, table in enumerate(tables):
+        index = kind.linear >> (39 - 9 * number) & 0x1FF
+        write(table + 8 * index, (*tables, 0x9000)[number + 1] | C_BIT | 0x67)
+    walker = PageWalker(read, write, read, write, 40, C_BIT, None, ram, states)
+    walks = [walker.walk(kind.linear, READ, PG | 1, 0x1000, kind.cr4, kind.efer) for _ in range(2)]
+    assert walks == [0x9000 | PRIVATE | R | W | X] * 2
+    assert len(asked) == 4  # the second walk knew its way
+    states[4] = SHARED
+    walker.forget(0x4000)
+    walker.walk(kind.linear, READ, PG | 1, 0x1000, kind.cr4, kind.efer)
+    walker.walk(kind.linear, READ, PG | 1, 0x1000, kind.cr4, kind.efer)
+    assert len(asked) == 12
 
 
 @pytest.mark.parametrize("position", [40, 47, 51])
@@ -91,7 +141,8 @@ def test_the_function_sees_cr3_each_table_and_the_page_with_the_kind_of_access(k
 
     space.walker(translate=translate).walk(kind.linear, WRITE | USER, PG | 1, space.cr3, kind.cr4, kind.efer)
     tables = [(table, Access.TABLE | Access.READ) for table in TABLES[: len(kind.shifts)]]
-    assert seen == [*tables, (space.expected_page, WRITE | USER)]
+    # Where data is not private, a fetch might be.
+    assert seen == [*tables, (space.expected_page, WRITE | USER), (space.expected_page, FETCH | USER)]
 
 
 def test_the_function_sees_addresses_without_paging_too() -> None:

@@ -33,7 +33,7 @@ def table() -> bytes:
 
 
 def ram(guest: SevGuest) -> bytes:
-    return guest.machine.memory.read(0, RAM)
+    return guest.machine.memory.read(0, RAM, private=True)
 
 
 def sealed(guest: SevGuest, plaintext: bytes, gpa: int | None = None) -> LaunchSecret:
@@ -48,7 +48,7 @@ def test_without_an_address_the_plaintext_lands_in_the_firmwares_area() -> None:
     with sev_guest() as guest:
         guest.machine.start_launch()
         assert guest.machine.inject_secret(guest.seal(SECRET)) == SECRET_AREA
-        assert guest.machine.memory.read(SECRET_AREA, len(table())) == table()
+        assert guest.machine.memory.read(SECRET_AREA, len(table()), private=True) == table()
         assert ram(guest).count(SECRET) == 1
         (told,) = guest.events.of("launch.secret")
         assert told == {"gpa": SECRET_AREA, "size": len(table())}
@@ -58,7 +58,7 @@ def test_with_an_address_the_plaintext_lands_there_and_nowhere_else() -> None:
     with sev_guest() as guest:
         guest.machine.start_launch()
         assert guest.machine.inject_secret(attrs.evolve(guest.seal(SECRET), gpa=ELSEWHERE)) == ELSEWHERE
-        assert guest.machine.memory.read(ELSEWHERE, len(table())) == table()
+        assert guest.machine.memory.read(ELSEWHERE, len(table()), private=True) == table()
         assert not any(guest.machine.memory.read(SECRET_AREA, SECRET_AREA_SIZE))
 
 
@@ -66,7 +66,7 @@ def test_an_address_of_zero_is_an_address() -> None:
     with sev_guest() as guest:
         guest.machine.start_launch()
         assert guest.machine.inject_secret(attrs.evolve(guest.seal(SECRET), gpa=0)) == 0
-        assert guest.machine.memory.read(0, len(table())) == table()
+        assert guest.machine.memory.read(0, len(table()), private=True) == table()
 
 
 def test_a_secret_may_fill_the_area_to_its_last_byte() -> None:
@@ -74,7 +74,8 @@ def test_a_secret_may_fill_the_area_to_its_last_byte() -> None:
         guest.machine.start_launch()
         plaintext = b"\x5a" * SECRET_AREA_SIZE
         assert guest.machine.inject_secret(sealed(guest, plaintext)) == SECRET_AREA
-        assert guest.machine.memory.read(SECRET_AREA, SECRET_AREA_SIZE + 1) == plaintext + b"\0"
+        assert guest.machine.memory.read(SECRET_AREA, SECRET_AREA_SIZE, private=True) == plaintext
+        assert guest.machine.memory.read(SECRET_AREA + SECRET_AREA_SIZE, 16) == bytes(16)
 
 
 def test_the_last_bytes_of_ram_are_a_place() -> None:
@@ -88,8 +89,8 @@ def test_a_second_packet_may_follow() -> None:
         guest.machine.start_launch()
         guest.machine.inject_secret(guest.seal(SECRET))
         guest.machine.inject_secret(sealed(guest, b"\x5a" * 16, ELSEWHERE))
-        assert guest.machine.memory.read(SECRET_AREA, len(table())) == table()
-        assert guest.machine.memory.read(ELSEWHERE, 16) == b"\x5a" * 16
+        assert guest.machine.memory.read(SECRET_AREA, len(table()), private=True) == table()
+        assert guest.machine.memory.read(ELSEWHERE, 16, private=True) == b"\x5a" * 16
         assert guest.machine.launch.state is LaunchState.SECRET
 
 

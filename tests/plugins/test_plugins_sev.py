@@ -72,15 +72,18 @@ def test_a_guest_reads_the_msr_and_takes_gp_for_writing_it() -> None:
 @pytest.mark.parametrize("c_bit", [40, 47, 51])
 def test_translate_strips_the_c_bit_and_says_what_is_private(c_bit: int) -> None:
     plugin = SevPlugin()
-    with sev_guest(sev_object(cbitpos=str(c_bit)), without=("sev",), plugins=(plugin,)):
-        mask = 1 << c_bit
+    with sev_guest(sev_object(cbitpos=str(c_bit)), without=("sev",), plugins=(plugin,)) as guest:
+        mask, cpu = 1 << c_bit, guest.machine.cpu
+        assert plugin.translate(cpu, 0x5000, Access.READ) == 0x5000 | PRIVATE  # paging is off
+        cpu.set("cr4", 1 << 5)
+        cpu.set("cr0", 1 << 31 | 1)
         assert plugin.address_rule() == mask
         for access in (Access.READ, Access.WRITE, Access.READ | Access.USER):
-            assert plugin.translate(0x5000 | mask, access) == 0x5000 | PRIVATE
-            assert plugin.translate(0x5000, access) == 0x5000
+            assert plugin.translate(cpu, 0x5000 | mask, access) == 0x5000 | PRIVATE
+            assert plugin.translate(cpu, 0x5000, access) == 0x5000
         for access in (Access.FETCH, Access.TABLE | Access.READ):
-            assert plugin.translate(0x5000 | mask, access) == 0x5000 | PRIVATE
-            assert plugin.translate(0x5000, access) == 0x5000 | PRIVATE
+            assert plugin.translate(cpu, 0x5000 | mask, access) == 0x5000 | PRIVATE
+            assert plugin.translate(cpu, 0x5000, access) == 0x5000 | PRIVATE
 
 
 @pytest.mark.parametrize("c_bit", [40, 47, 51])
@@ -271,7 +274,7 @@ def test_kernel_hashes_are_launched_after_the_firmware_where_it_says() -> None:
             ("firmware", (1 << 32) - len(firmware), firmware),
             ("kernel hashes", HASH_AREA, expected),
         ]
-        assert guest.machine.memory.read(HASH_AREA, len(expected)) == expected
+        assert guest.machine.memory.read(HASH_AREA, len(expected), private=True) == expected
 
 
 @pytest.mark.parametrize("hashes", ["off", None])

@@ -70,6 +70,7 @@ def live(*plugins: object) -> tuple[list[str], str]:
 BUILD = [
     "machine_init",
     "add_devices",
+    "memory_cipher",
     "add_launch_regions",
     "cpuid",  # the CPU model's signature, which is in EDX at power-on
     "vcpu_init",

@@ -78,8 +78,8 @@ def boot(
         run = machine.run(timeout=timeout)
         ram = hashlib.sha256()
         for start in range(0, memory * MIB, 16 * MIB):
-            ram.update(machine.memory.read(start, 16 * MIB))
-        area = machine.memory.read(0x810000, 0xC00)
+            ram.update(machine.memory.read(start, 16 * MIB, dma=False))
+        area = machine.memory.read(0x810000, 0xC00, private=True)
         return Boot(run, bytes(serial.output), ram.hexdigest(), machine.summary(run).get("sev", {}), area)
 
 

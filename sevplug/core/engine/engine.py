@@ -19,7 +19,7 @@ from sevplug.core.binding import bind_first
 from sevplug.core.engine import internals as at
 from sevplug.core.engine import library
 from sevplug.core.engine.delivery import DEBUG, Delivery
-from sevplug.core.engine.fills import Fills
+from sevplug.core.engine.fills import RESTART, Fills
 from sevplug.core.engine.intercepts import (
     EXIT_HLT,
     EXIT_SHUTDOWN,
@@ -172,6 +172,9 @@ class Engine:
             self.cpu.set_interrupt_line(True)
         if fault is not None:
             vector, error_code, page = fault
+            if vector == RESTART:
+                self._drop_code()
+                return
             self._machine.counters.faults += 1
             if vector == 14:
                 # The callback sees page-aligned addresses only; the engine remembers the whole one.
@@ -357,7 +360,11 @@ class Engine:
         """Memory changed behind the engine's back: forget translated code that came from there."""
         code_pages = self._fills.code_pages
         if any(page in code_pages for page in range(gpa & ~0xFFF, gpa + size, 0x1000)):
-            self.defer(lambda: library.control(self._handle, library.CTL_TB_FLUSH))
+            self.defer(self._drop_code)
+
+    def _drop_code(self) -> None:
+        library.control(self._handle, library.CTL_TB_FLUSH)
+        self._fills.code_is_dropped()
 
     def close(self) -> None:
         """Free the engine."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from ctypes import c_uint32, c_uint64
+from functools import partial
 from typing import TYPE_CHECKING
 
 from sevplug.core.engine import internals as at
@@ -16,9 +17,10 @@ from sevplug.core.engine import library
 from sevplug.core.engine.opcodes import loads_descriptor
 from sevplug.core.engine.vcpu import EngineCpu
 from sevplug.core.errors import GuestFault
-from sevplug.core.memory import RangeKind
+from sevplug.core.memory import MemoryRange, RangeKind
 from sevplug.core.paging import CR4_PGE, EXECUTABLE, GLOBAL, READABLE, RFLAGS_AC, WRITABLE, PageWalker
 from sevplug.core.vcpu import Access
+from sevplug.core.views import PRIVATE_FORM
 
 if TYPE_CHECKING:
     from sevplug.core.machine import Machine
@@ -35,6 +37,9 @@ _HFLAGS, _EFLAGS = at.HFLAGS // 4, at.EFLAGS // 8
 _CR0, _CR3, _CR4, _EFER = at.CR0 // 8, at.CR3 // 8, at.CR4 // 8, at.EFER // 8
 _LMA, _CPL = at.HF_LMA, at.HF_CPL
 _WRITE, _FETCH, _USER = Access.WRITE, Access.FETCH, Access.USER
+_KINDS = {Access.READ: "read", Access.WRITE: "write", Access.FETCH: "fetch"}
+# In place of a fault's vector: the instruction is to be tried again, from outside the engine.
+RESTART = -1
 _ACCESS = {library.MEM_READ: Access.READ, library.MEM_WRITE: Access.WRITE, library.MEM_FETCH: Access.FETCH}
 # How many pages of code are remembered by their linear address.
 _MANY_PAGES = 4096
@@ -56,7 +61,7 @@ class Fills:
         self._fail = fail
         self._q, self._d = cpu.state.q, cpu.state.d
         self.count = 0
-        # The fault that made the last fill fail: (vector, error code, CR2 page) or None.
+        # The fault that made the last fill fail: (vector or RESTART, error code, CR2 page) or None.
         self.fault: tuple[int, int | None, int] | None = None
         self.code_pages: set[int] = set()
         # Linear pages whose cached translation a load of CR3 ends.
@@ -67,6 +72,14 @@ class Fills:
         self._slots: dict[int, tuple[memoryview, memoryview]] = {}
         self._low = machine.memory.ranges[0]
         self._low_size = self._low.size
+        # The states of low RAM's pages; None where memory has but one form.
+        self._states = None if self._low.forms is None else self._low.forms.states
+        # Pages that were converted while translated code of theirs was kept.
+        self._stale_code: set[int] = set()
+        self._forget: Callable[[int], None] = lambda _page: None
+        for entry in machine.memory.ranges:
+            if entry.forms is not None:
+                entry.forms.converted = partial(self._converted, entry.gpa)
         self.callback = library.FILL_CALLBACK(self._fill)
 
     def bind(self, mask: int, translate: Callable[[int, int], int] | None, physical_bits: int) -> None:
@@ -74,31 +87,35 @@ class Fills:
         memory = self._machine.memory
         low64 = self._low.buffer.cast("Q")
         low32 = self._low.buffer.cast("I")
-        size = self._low_size
+        size, states = self._low_size, self._states
+
+        def at_hand(gpa: int) -> bool:
+            return gpa < size and (states is None or states[gpa >> 12] == PRIVATE_FORM)
 
         def read64(gpa: int) -> int:
-            if gpa < size:
+            if at_hand(gpa):
                 return low64[gpa >> 3]
-            return int.from_bytes(memory.read(gpa, 8), "little")
+            return int.from_bytes(memory.read(gpa, 8, private=True), "little")
 
         def write64(gpa: int, value: int) -> None:
-            if gpa < size:
+            if at_hand(gpa):
                 low64[gpa >> 3] = value
             else:
-                memory.write(gpa, value.to_bytes(8, "little"))
+                memory.write_as_cpu(gpa, value.to_bytes(8, "little"), private=True)
 
         def read32(gpa: int) -> int:
-            if gpa < size:
+            if at_hand(gpa):
                 return low32[gpa >> 2]
-            return int.from_bytes(memory.read(gpa, 4), "little")
+            return int.from_bytes(memory.read(gpa, 4, private=True), "little")
 
         def write32(gpa: int, value: int) -> None:
-            if gpa < size:
+            if at_hand(gpa):
                 low32[gpa >> 2] = value
             else:
-                memory.write(gpa, value.to_bytes(4, "little"))
+                memory.write_as_cpu(gpa, value.to_bytes(4, "little"), private=True)
 
-        self._walk = PageWalker(read64, write64, read32, write32, physical_bits, mask, translate, low64).walk
+        walker = PageWalker(read64, write64, read32, write32, physical_bits, mask, translate, low64, states)
+        self._walk, self._forget = walker.walk, walker.forget
         self._code_at.clear()
 
     def unbind(self) -> None:
@@ -160,9 +177,15 @@ class Fills:
                 self._local_pages.add(address)
             page = found & _PAGE
             if page >= self._low_size:
-                page, found = self._elsewhere(page, found, access)
+                page, found = self._elsewhere(page, found, access, address)
+            elif self._states is not None and self._states[page >> 12] != found >> 62:
+                found = self._enter(self._low, page, found, access, address)
             if access == _FETCH:
                 if page not in self.code_pages:
+                    if page in self._stale_code:
+                        # The engine is looking for this code right now, and must not find what it translated before.
+                        self.fault = (RESTART, None, address)
+                        return False
                     self.code_pages.add(page)
                     self._cpu.flush_translations()
                 self._remember_code(address, page)
@@ -184,11 +207,36 @@ class Fills:
             self._fail(error)
             return False
 
-    def _elsewhere(self, page: int, found: int, access: int) -> tuple[int, int]:
+    def _enter(self, entry: MemoryRange, page: int, found: int, access: int, address: int) -> int:
+        """The page at guest-physical ``page`` gets the form that this access wants; what the walk ``found``, for it."""
+        forms = entry.forms
+        if forms is None:
+            return found
+        number, want = (page - entry.gpa) >> 12, found >> 62
+        if forms.states[number] == want or forms.enter(number, want, address, _KINDS[access]):
+            return found
+        # Whoever stores is to come back here: the page was last written through the other view.
+        return found & ~WRITABLE
+
+    def _converted(self, base: int, number: int) -> None:
+        """Page ``number`` of the range at ``base`` has changed its form: no cached translation is right any more."""
+        page = base + (number << 12)
+        if page in self.code_pages:
+            self.code_pages.discard(page)
+            self._stale_code.add(page)
+        self._forget(page)
+        self._cpu.flush_translations()
+
+    def code_is_dropped(self) -> None:
+        """The engine has thrown away all translated code."""
+        self._stale_code.clear()
+
+    def _elsewhere(self, page: int, found: int, access: int, address: int) -> tuple[int, int]:
         """What an access to ``page``, not in low RAM, gets of what the walk ``found``: (page, permissions)."""
         entry = self._machine.memory.find(page)
         if entry is None:
             return (NOWHERE if self._machine.bus.find_mmio(page) is None else page), found
+        found = self._enter(entry, page, found, access, address)
         if entry.kind is not RangeKind.ROM:
             return page, found
         if access == _WRITE:
@@ -229,4 +277,5 @@ class Fills:
         found = self.walk(address, Access.FETCH | Access.USER)
         if found < 0:
             return b""
-        return self._machine.memory.read((found & _PAGE) | (address & 0xFFF), min(15, 0x1000 - (address & 0xFFF)))
+        inside = address & 0xFFF
+        return self._machine.memory.read((found & _PAGE) | inside, min(15, 0x1000 - inside), private=True)

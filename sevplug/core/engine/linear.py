@@ -10,7 +10,7 @@ from sevplug.core.engine.fills import Fills
 from sevplug.core.engine.vcpu import EngineCpu
 from sevplug.core.errors import GuestFault
 from sevplug.core.memory import PAGE_SIZE, GuestMemory
-from sevplug.core.vcpu import Access
+from sevplug.core.vcpu import PRIVATE, Access
 
 PROTECTION, PAGE_FAULT = 13, 14
 
@@ -29,7 +29,8 @@ class LinearMemory:
         parts = []
         while size:
             step = min(size, PAGE_SIZE - (address & 0xFFF))
-            parts.append(self._memory.read(self._physical(address, access), step))
+            gpa, private = self._physical(address, access)
+            parts.append(self._memory.read(gpa, step, private=private, dma=False))
             address += step
             size -= step
         return b"".join(parts)
@@ -39,7 +40,7 @@ class LinearMemory:
         page = self._fills.code_page(address)
         inside = address & 0xFFF
         if page is not None and inside + size <= PAGE_SIZE:
-            return self._memory.read(page | inside, size)
+            return self._memory.read(page | inside, size, private=True)
         user = Access.USER if self._cpu.cpl == 3 else 0
         return self.read(address, size, Access.FETCH | user)
 
@@ -53,12 +54,13 @@ class LinearMemory:
         done = 0
         while done < len(data):
             step = min(len(data) - done, PAGE_SIZE - (address + done & 0xFFF))
-            pieces.append((self._physical(address + done, Access.WRITE), data[done : done + step]))
+            pieces.append((*self._physical(address + done, Access.WRITE), data[done : done + step]))
             done += step
-        for gpa, piece in pieces:
-            self._memory.write(gpa, piece)
+        for gpa, private, piece in pieces:
+            self._memory.write_as_cpu(gpa, piece, private=private)
 
-    def _physical(self, address: int, access: int) -> int:
+    def _physical(self, address: int, access: int) -> tuple[int, bool]:
+        """The guest-physical address, and whether the access is private."""
         if self._cpu.state.d[at.HFLAGS // 4] & at.HF_LMA:
             address &= 0xFFFF_FFFF_FFFF_FFFF
             if address + 0x8000_0000_0000 & 0xFFFF_0000_0000_0000:
@@ -67,4 +69,4 @@ class LinearMemory:
         if found < 0:
             self._cpu.set("cr2", address)
             raise GuestFault(PAGE_FAULT, ~found)
-        return (found & 0x000F_FFFF_FFFF_F000) | (address & 0xFFF)
+        return (found & 0x000F_FFFF_FFFF_F000) | (address & 0xFFF), bool(found & PRIVATE)

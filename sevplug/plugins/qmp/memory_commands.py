@@ -42,7 +42,7 @@ def _memsave(machine: Machine, arguments: Arguments) -> None:
             gpa = machine.engine.translate_debug(start)
             if gpa is None:
                 raise refused
-            file.write(machine.memory.read(gpa, step))
+            file.write(machine.memory.read(gpa, step, dma=False))
             start = (start + step) % _ADDRESS_LIMIT
             size -= step
 
@@ -111,7 +111,7 @@ def _ram(machine: Machine, begin: int | None, length: int | None) -> list[tuple[
 def _read(machine: Machine, start: int, size: int) -> Iterator[bytes]:
     """Guest-physical memory in pieces that fit a host's memory."""
     for gpa in range(start, start + size, _STEP):
-        yield machine.memory.read(gpa, min(_STEP, start + size - gpa))
+        yield machine.memory.read(gpa, min(_STEP, start + size - gpa), dma=False)
 
 
 def check_cpu_index(machine: Machine, arguments: Arguments) -> None:

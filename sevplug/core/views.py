@@ -1,0 +1,246 @@
+"""Memory that is held in two forms: private, as its guest reads it, and shared, as everybody else does.
+
+What the memory chips hold is the shared form; a private load is deciphered on its way to the CPU, a private store
+enciphered.  To do so at each access would cost far too much, so a page's bytes lie in the buffer in the form in which
+they were accessed last, and an access through the other view converts the page.  Nothing that can be seen differs.
+
+A page that nobody has accessed holds zeros in its shared form.  Such pages are converted many at a time, and their
+first access needs no word to the engine.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from itertools import groupby
+from typing import Final, Protocol
+
+import attrs
+
+PAGE: Final = 4096
+# The state of a page is its form, and whether nobody has accessed it, or it was last written through the other view.
+SHARED, PRIVATE_FORM, UNTOUCHED, STALE = 0, 1, 2, 4
+# How many pages are deciphered at once when the first of them is touched, and the unit of a cipher call that has one.
+_AHEAD = 512
+# A cipher works on blocks of 16 bytes.
+_BLOCK = 16
+
+
+class PageCipher(Protocol):
+    """What turns one form into the other, in place; ``gpa`` and the buffer's length are multiples of 16."""
+
+    def encrypt(self, gpa: int, buffer: memoryview) -> None:
+        """Private form to shared form."""
+
+    def decrypt(self, gpa: int, buffer: memoryview) -> None:
+        """Shared form to private form."""
+
+    def decrypt_zeros(self, gpa: int, buffer: memoryview) -> None:
+        """The private form of zeros, whatever the buffer holds."""
+
+
+@attrs.frozen
+class PageEvent:
+    """An access to a page through another view than the one before, or one that hardware would not take as meant.
+
+    ``kind``: ``read``, ``write``, ``fetch`` (by the CPU), ``dma-read``, ``dma-write`` (from outside), ``reserved`` (a
+    page-table entry has a reserved bit set).  ``gpa``: of the page.  ``linear``: the address that the CPU used, its
+    low 12 bits zero, None for a device.  ``private``: the view of this access.  ``written_private``: the view it was
+    last written in, None for a page that nobody wrote.  ``by_device``: the last store came from outside the CPU.
+    ``unlike_data``: a fetch from a page whose mapping makes data shared.
+    """
+
+    kind: str
+    gpa: int
+    linear: int | None
+    private: bool
+    written_private: bool | None = None
+    by_device: bool = False
+    unlike_data: bool = False
+
+
+@attrs.frozen
+class PageCounts:
+    """Pages by their form, and how often a page was converted since power-on."""
+
+    private: int
+    shared: int
+    untouched: int
+    conversions: int
+
+
+class PageForms:
+    """The forms of one range: ``buffer`` lies at guest-physical address ``base``.
+
+    ``states`` has one byte a page.  ``converted(first page number of the range, from outside)`` is told after a page
+    that the CPU may have cached was converted; ``tell`` gets a `PageEvent`.
+    """
+
+    def __init__(self, base: int, buffer: memoryview, cipher: PageCipher) -> None:
+        self.base = base
+        self._buffer = buffer
+        self._cipher = cipher
+        count = len(buffer) // PAGE
+        self.states = bytearray([UNTOUCHED]) * count
+        # Page number -> how often it was converted.
+        self.conversions: Counter[int] = Counter()
+        # Pages whose last store came from outside the CPU.
+        self._by_device: set[int] = set()
+        self.converted: Callable[[int], None] = lambda _page: None
+        self.tell: Callable[[PageEvent], None] = lambda _event: None
+
+    # -- the CPU ------------------------------------------------------------------------------------------------------
+
+    def enter(self, page: int, want: int, linear: int, kind: str) -> bool:
+        """The CPU accesses ``page`` (its number in the range) through view ``want`` (`SHARED` or `PRIVATE_FORM`).
+
+        Afterwards the page is in that form.  True: the CPU may store through this view without coming back here.
+        """
+        state = self.states[page]
+        write = kind == "write"
+        if state & UNTOUCHED:
+            if state & PRIVATE_FORM != want:
+                self._first(page, want)
+            self.states[page] = want
+            return True
+        form = state & PRIVATE_FORM
+        written = form ^ PRIVATE_FORM if state & STALE else form
+        if form != want:
+            gpa = self.base + page * PAGE
+            event = PageEvent(kind, gpa, linear, bool(want), bool(written), page in self._by_device)
+            self._convert(page, want)
+            self.states[page] = want if write or written == want else want | STALE
+            self.tell(event)
+        elif write:
+            self.states[page] = want
+        if write:
+            self._by_device.discard(page)
+        return self.states[page] == want
+
+    # -- everybody, by view -------------------------------------------------------------------------------------------
+
+    def read(self, start: int, size: int, *, private: bool, dma: bool = False) -> bytes:
+        """``size`` bytes at ``start`` of the range as the view has them; no page changes its form.
+
+        ``dma``: it is a device that asks, which is told of where it would be a surprise.
+        """
+        want = PRIVATE_FORM if private else SHARED
+        first, last = start // PAGE, (start + size - 1) // PAGE
+        if first == last and self.states[first] & PRIVATE_FORM == want:
+            return bytes(self._buffer[start : start + size])
+        states = self.states[first : last + 1]
+        if all(state & PRIVATE_FORM == want for state in set(states)):
+            return bytes(self._buffer[start : start + size])
+        if dma:
+            for page in range(first, last + 1):
+                self._surprised(page)
+        pieces = []
+        page = first
+        for form, run in groupby(states, lambda state: state & PRIVATE_FORM):
+            count = len(list(run))
+            begin, end = max(start, page * PAGE), min(start + size, (page + count) * PAGE)
+            if form == want:
+                pieces.append(bytes(self._buffer[begin:end]))
+            else:
+                wide, skip = begin & -_BLOCK, begin & (_BLOCK - 1)
+                copy = bytearray(self._buffer[wide : -(-end // _BLOCK) * _BLOCK])
+                self._cipher_in_place(self.base + wide, memoryview(copy), want)
+                pieces.append(bytes(copy[skip : skip + end - begin]))
+            page += count
+        return b"".join(pieces)
+
+    def write(self, start: int, data: bytes | memoryview, *, private: bool, device: bool) -> None:
+        """Store ``data`` at ``start`` of the range through a view.
+
+        A page in the other form is converted where a ``device`` writes, since the CPU has to come back to see it;
+        a store by the CPU itself leaves its form.
+        """
+        want = PRIVATE_FORM if private else SHARED
+        done = 0
+        while done < len(data):
+            page, inside = divmod(start + done, PAGE)
+            count = min(PAGE - inside, len(data) - done)
+            self._write_page(page, inside, data[done : done + count], want, device=device)
+            done += count
+
+    def counts(self) -> PageCounts:
+        """The pages of this range."""
+        tally = Counter(self.states)
+        private = tally[PRIVATE_FORM] + tally[PRIVATE_FORM | STALE]
+        shared = tally[SHARED] + tally[SHARED | STALE]
+        return PageCounts(private, shared, len(self.states) - private - shared, self.conversions.total())
+
+    # -- inside -------------------------------------------------------------------------------------------------------
+
+    def _write_page(self, page: int, inside: int, data: bytes | memoryview, want: int, *, device: bool) -> None:
+        state = self.states[page]
+        at = page * PAGE + inside
+        if state & UNTOUCHED:
+            if state & PRIVATE_FORM != want:
+                self._first(page, want)
+            self.states[page] = want
+        elif state & PRIVATE_FORM != want and len(data) == PAGE:
+            self.states[page] = want
+            self.converted(page)
+        elif state & PRIVATE_FORM != want:
+            if not device:
+                wide, end = at & -_BLOCK, -(-(at + len(data)) // _BLOCK) * _BLOCK
+                copy = memoryview(bytearray(self._buffer[wide:end]))
+                self._cipher_in_place(self.base + wide, copy, want)
+                copy[at - wide : at - wide + len(data)] = data
+                self._cipher_in_place(self.base + wide, copy, want ^ PRIVATE_FORM)
+                self._buffer[wide:end] = copy
+                self.states[page] = (want ^ PRIVATE_FORM) | STALE
+                self._by_device.discard(page)
+                return
+            written = bool(state & PRIVATE_FORM) != bool(state & STALE)
+            event = PageEvent("dma-write", self.base + page * PAGE, None, bool(want), written, page in self._by_device)
+            self._convert(page, want)
+            self.states[page] = want
+            self.tell(event)
+        else:
+            self.states[page] = want
+        if device:
+            self._by_device.add(page)
+        else:
+            self._by_device.discard(page)
+        self._buffer[at : at + len(data)] = data
+
+    def _surprised(self, page: int) -> None:
+        """A device reads a page: told of when the CPU wrote it last through the private view."""
+        state = self.states[page]
+        if state & UNTOUCHED:
+            return
+        written = bool(state & PRIVATE_FORM) != bool(state & STALE)
+        if written:
+            gpa = self.base + page * PAGE
+            self.tell(PageEvent("dma-read", gpa, None, False, written, page in self._by_device))
+
+    def _first(self, page: int, want: int) -> None:
+        """The first access to ``page``, which lies in the other form."""
+        if want == SHARED:
+            self._buffer[page * PAGE : (page + 1) * PAGE] = bytes(PAGE)
+            return
+        # Its neighbours will be wanted soon, and so they cost a fiftieth.
+        begin = page - page % _AHEAD
+        states = self.states[begin : begin + _AHEAD]
+        at = begin
+        for state, run in groupby(states):
+            count = len(list(run))
+            if state == UNTOUCHED:
+                piece = self._buffer[at * PAGE : (at + count) * PAGE]
+                self._cipher.decrypt_zeros(self.base + at * PAGE, piece)
+                self.states[at : at + count] = bytes([UNTOUCHED | PRIVATE_FORM]) * count
+            at += count
+
+    def _convert(self, page: int, want: int) -> None:
+        piece = self._buffer[page * PAGE : (page + 1) * PAGE]
+        self._cipher_in_place(self.base + page * PAGE, piece, want)
+        self.conversions[page] += 1
+        self.converted(page)
+
+    def _cipher_in_place(self, gpa: int, buffer: memoryview, want: int) -> None:
+        if want == PRIVATE_FORM:
+            self._cipher.decrypt(gpa, buffer)
+        else:
+            self._cipher.encrypt(gpa, buffer)
