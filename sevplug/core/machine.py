@@ -12,6 +12,8 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import attrs
+
 from sevplug.core import events, result
 from sevplug.core.bus import Bus, Device
 from sevplug.core.clock import Clock, HostClock
@@ -26,7 +28,7 @@ from sevplug.core.placement import place_firmware
 from sevplug.core.plugins import PluginManager, load_plugins
 from sevplug.core.result import Counters, End, RunResult
 from sevplug.core.vcpu import VCpu
-from sevplug.core.views import PageEvent
+from sevplug.core.views import PageCounts, PageEvent
 
 # A guest that only the host can wake is left asleep in steps of this many seconds, and for how long in all.
 _SLEEP_SECONDS, _SLEEP_LIMIT = 0.05, 1.0
@@ -140,6 +142,18 @@ class Machine:
 
     def _page_event(self, event: PageEvent) -> None:
         self.plugins.hook.page_event(cpu=self.cpu, event=event)
+
+    def reserved_bits(self, linear: int) -> None:
+        """A walk for the page at ``linear`` met an entry with reserved bits set; told where memory has two forms."""
+        if self.memory.ranges[0].forms is not None:
+            self._page_event(PageEvent("reserved", 0, linear, private=True))
+
+    def page_counts(self) -> PageCounts | None:
+        """RAM's pages by their form; None where memory has but one form."""
+        counts = [entry.forms.counts() for entry in self.memory.ram if entry.forms is not None]
+        if not counts:
+            return None
+        return PageCounts(*(sum(column) for column in zip(*map(attrs.astuple, counts), strict=True)))
 
     # -- launch --------------------------------------------------------------------------------------------------
 

@@ -21,6 +21,7 @@ GIB = 1 << 30
 # The PC's layout (QEMU's pc-i440fx): RAM up to 3 GiB below the hole for devices, the rest from 4 GiB on.
 LOW_RAM_LIMIT = 0xC000_0000
 HIGH_RAM_BASE = 0x1_0000_0000
+_RAM_NAMES = ("ram", "ram-high")
 
 
 class RangeKind(enum.Enum):
@@ -63,10 +64,10 @@ class GuestMemory:
         ram = self._allocate(ram_size)
         low = min(ram_size, LOW_RAM_LIMIT)
         # Nearly every access goes here.
-        self._low = MemoryRange(0, low, RangeKind.RAM, "ram", ram[:low])
+        self._low = MemoryRange(0, low, RangeKind.RAM, _RAM_NAMES[0], ram[:low])
         self._insert(self._low)
         if ram_size > low:
-            self._insert(MemoryRange(HIGH_RAM_BASE, ram_size - low, RangeKind.RAM, "ram-high", ram[low:]))
+            self._insert(MemoryRange(HIGH_RAM_BASE, ram_size - low, RangeKind.RAM, _RAM_NAMES[1], ram[low:]))
 
     @property
     def low_ram_size(self) -> int:
@@ -77,6 +78,11 @@ class GuestMemory:
     def high_ram_size(self) -> int:
         """Bytes of RAM from 4 GiB on."""
         return self.ram_size - self.low_ram_size
+
+    @property
+    def ram(self) -> list[MemoryRange]:
+        """The ranges of RAM proper, without flash and ROM, from the lowest up."""
+        return [entry for entry in self.ranges if entry.name in _RAM_NAMES]
 
     def add_rom(self, gpa: int, data: bytes, name: str, *, writable: bool = False) -> MemoryRange:
         """Add a range that holds ``data``, padded with zeros to whole pages.

@@ -16,6 +16,7 @@ HANG: Final = "hang"
 PANIC: Final = "panic"
 TERMINATED: Final = "terminated"
 REFUSED: Final = "refused"
+STOPPED: Final = "stopped"
 
 # result -> what it says of the guest
 RESULTS: Final = {
@@ -28,6 +29,7 @@ RESULTS: Final = {
     HANG: "the guest waits for something that cannot come",
     PANIC: "the guest's kernel panicked",
     TERMINATED: "the guest asked to be terminated, since it does not trust what it found",
+    STOPPED: "a check stopped the guest",
     REFUSED: "the firmware refused to start what was not measured",
 }
 ORDERLY: Final = frozenset({SHUTDOWN, RESET, QUIT})

@@ -10,6 +10,7 @@ first access needs no word to the engine.
 
 from __future__ import annotations
 
+from array import array
 from collections import Counter
 from collections.abc import Callable
 from itertools import groupby
@@ -44,19 +45,21 @@ class PageEvent:
     """An access to a page through another view than the one before, or one that hardware would not take as meant.
 
     ``kind``: ``read``, ``write``, ``fetch`` (by the CPU), ``dma-read``, ``dma-write`` (from outside), ``reserved`` (a
-    page-table entry has a reserved bit set).  ``gpa``: of the page.  ``linear``: the address that the CPU used, its
-    low 12 bits zero, None for a device.  ``private``: the view of this access.  ``written_private``: the view it was
-    last written in, None for a page that nobody wrote.  ``by_device``: the last store came from outside the CPU.
-    ``unlike_data``: a fetch from a page whose mapping makes data shared.
+    page-table entry has a reserved bit set; ``gpa`` says nothing then).  ``gpa``: of the page.  ``linear``: the address
+    that the CPU used, its low 12 bits zero, None for a device.  ``private``: the view of this access.
+    ``written_private``: the view it was last written in.  ``by_device``: the last store came from outside the CPU.
+    ``unlike_data``: a fetch from a page whose mapping makes data shared.  ``before``: the linear page at which the CPU
+    used it when it changed its view last, or first.
     """
 
     kind: str
     gpa: int
     linear: int | None
     private: bool
-    written_private: bool | None = None
+    written_private: bool = True
     by_device: bool = False
     unlike_data: bool = False
+    before: int | None = None
 
 
 @attrs.frozen
@@ -84,6 +87,8 @@ class PageForms:
         self.states = bytearray([UNTOUCHED]) * count
         # Page number -> how often it was converted.
         self.conversions: Counter[int] = Counter()
+        # Where the CPU used a page when it last came here with it, by page number.
+        self._linear = array("Q", bytes(8 * count))
         # Pages whose last store came from outside the CPU.
         self._by_device: set[int] = set()
         self.converted: Callable[[int], None] = lambda _page: None
@@ -102,12 +107,21 @@ class PageForms:
             if state & PRIVATE_FORM != want:
                 self._first(page, want)
             self.states[page] = want
+            self._linear[page] = linear
             return True
         form = state & PRIVATE_FORM
         written = form ^ PRIVATE_FORM if state & STALE else form
         if form != want:
-            gpa = self.base + page * PAGE
-            event = PageEvent(kind, gpa, linear, bool(want), bool(written), page in self._by_device)
+            event = PageEvent(
+                kind,
+                self.base + page * PAGE,
+                linear,
+                bool(want),
+                bool(written),
+                page in self._by_device,
+                before=self._linear[page],
+            )
+            self._linear[page] = linear
             self._convert(page, want)
             self.states[page] = want if write or written == want else want | STALE
             self.tell(event)
@@ -116,6 +130,12 @@ class PageForms:
         if write:
             self._by_device.discard(page)
         return self.states[page] == want
+
+    def fetched_from_shared(self, page: int, linear: int) -> None:
+        """The CPU fetches instructions from ``page``, in private form now, by a mapping that makes data shared."""
+        gpa = self.base + page * PAGE
+        written = not self.states[page] & STALE
+        self.tell(PageEvent("fetch", gpa, linear, True, written, page in self._by_device, unlike_data=True))
 
     # -- everybody, by view -------------------------------------------------------------------------------------------
 

@@ -7,7 +7,17 @@ import pytest
 from sevplug.cli.selection import Plugins, plugin_words
 from sevplug.core.errors import ConfigError, PluginError
 
-BUILT_IN = {"direct-boot", "guest-watch", "logging", "measurement", "pc-board", "qmp", "secret-injection", "sev"}
+BUILT_IN = {
+    "c-bit-checker",
+    "direct-boot",
+    "guest-watch",
+    "logging",
+    "measurement",
+    "pc-board",
+    "qmp",
+    "secret-injection",
+    "sev",
+}
 
 
 @pytest.mark.parametrize(

@@ -41,6 +41,7 @@ def test_the_embedded_guest_ends_in_order_and_says_what_it_saw(tmp_path: Path) -
 def test_the_summary_names_the_plug_ins_that_were_on(tmp_path: Path) -> None:
     _done, summary = run(tmp_path)
     every = {"sev", "measurement", "secret-injection", "logging", "pc-board", "direct-boot", "qmp", "guest-watch"}
+    every |= {"c-bit-checker"}
     left_out = {name.removeprefix("no:") for name in SETS[CHOSEN]}
     assert set(summary["plugins"]) == every - left_out  # type: ignore[call-overload]
 

@@ -29,7 +29,7 @@ from sevplug.core.engine.intercepts import (
     INTERCEPT_WORD,
     Intercepts,
 )
-from sevplug.core.engine.linear import LinearMemory
+from sevplug.core.engine.linear import PAGE_FAULT, LinearMemory
 from sevplug.core.engine.mapping import INTERCEPT_PAGE, Mapping
 from sevplug.core.engine.portio import PortIo
 from sevplug.core.engine.syscall import LENGTH as SYSTEM_CALL_LENGTH
@@ -37,7 +37,7 @@ from sevplug.core.engine.syscall import enter_by_syscall, enter_by_sysenter
 from sevplug.core.engine.vcpu import FLAG_IF, FLAG_TF, REGISTERS, EngineCpu
 from sevplug.core.engine.watch import Watch
 from sevplug.core.errors import EngineError, GuestFault
-from sevplug.core.vcpu import Access
+from sevplug.core.paging import PF_RSVD
 
 if TYPE_CHECKING:
     from sevplug.core.machine import Machine
@@ -173,8 +173,11 @@ class Engine:
         if fault is not None:
             vector, error_code, page = fault
             if vector == RESTART:
-                self._drop_code()
+                crossing, self._fills.crossing = self._fills.crossing, None
+                (crossing or self._drop_code)()
                 return
+            if vector == PAGE_FAULT and error_code is not None and error_code & PF_RSVD:
+                self._machine.reserved_bits(page)
             self._machine.counters.faults += 1
             if vector == 14:
                 # The callback sees page-aligned addresses only; the engine remembers the whole one.
@@ -348,8 +351,13 @@ class Engine:
 
     def translate_debug(self, linear: int) -> int | None:
         """The guest-physical address behind a linear one with supervisor rights, or None where nothing is mapped."""
-        found = self._fills.walk(linear, Access.READ)
-        return None if found < 0 else (found & 0x000F_FFFF_FFFF_F000) | (linear & 0xFFF)
+        found = self._linear.look(linear)
+        return None if found is None else found[0]
+
+    def is_private(self, linear: int) -> bool | None:
+        """The view that data at ``linear`` is read through, or None where nothing is mapped."""
+        found = self._linear.look(linear)
+        return None if found is None else found[1]
 
     def count(self) -> dict[str, int]:
         """The counters of the run so far."""

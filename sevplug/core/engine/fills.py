@@ -18,9 +18,9 @@ from sevplug.core.engine.opcodes import loads_descriptor
 from sevplug.core.engine.vcpu import EngineCpu
 from sevplug.core.errors import GuestFault
 from sevplug.core.memory import MemoryRange, RangeKind
-from sevplug.core.paging import CR4_PGE, EXECUTABLE, GLOBAL, READABLE, RFLAGS_AC, WRITABLE, PageWalker
+from sevplug.core.paging import CR4_PGE, EXECUTABLE, GLOBAL, READABLE, RFLAGS_AC, UNLIKE_DATA, WRITABLE, PageWalker
 from sevplug.core.vcpu import Access
-from sevplug.core.views import PRIVATE_FORM
+from sevplug.core.views import PRIVATE_FORM, UNTOUCHED
 
 if TYPE_CHECKING:
     from sevplug.core.machine import Machine
@@ -63,6 +63,8 @@ class Fills:
         self.count = 0
         # The fault that made the last fill fail: (vector or RESTART, error code, CR2 page) or None.
         self.fault: tuple[int, int | None, int] | None = None
+        # What is left to do where the fault is RESTART, or None when translated code has to be dropped.
+        self.crossing: Callable[[], object] | None = None
         self.code_pages: set[int] = set()
         # Linear pages whose cached translation a load of CR3 ends.
         self._local_pages: set[int] = set()
@@ -178,8 +180,12 @@ class Fills:
             page = found & _PAGE
             if page >= self._low_size:
                 page, found = self._elsewhere(page, found, access, address)
+                if found < 0:
+                    return False
             elif self._states is not None and self._states[page >> 12] != found >> 62:
                 found = self._enter(self._low, page, found, access, address)
+                if found < 0:
+                    return False
             if access == _FETCH:
                 if page not in self.code_pages:
                     if page in self._stale_code:
@@ -189,6 +195,8 @@ class Fills:
                     self.code_pages.add(page)
                     self._cpu.flush_translations()
                 self._remember_code(address, page)
+                if found & UNLIKE_DATA:
+                    self._fetched_from_shared(page, address)
                 permissions = found & (READABLE | WRITABLE) | EXECUTABLE
             elif page in self.code_pages:
                 permissions = found & (READABLE | WRITABLE | EXECUTABLE)
@@ -208,15 +216,31 @@ class Fills:
             return False
 
     def _enter(self, entry: MemoryRange, page: int, found: int, access: int, address: int) -> int:
-        """The page at guest-physical ``page`` gets the form that this access wants; what the walk ``found``, for it."""
+        """The page at guest-physical ``page`` gets the form that this access wants; what the walk ``found``, for it.
+
+        A negative number, and `fault` and `crossing` set, where the instruction is to be tried again.
+        """
         forms = entry.forms
         if forms is None:
             return found
         number, want = (page - entry.gpa) >> 12, found >> 62
-        if forms.states[number] == want or forms.enter(number, want, address, _KINDS[access]):
+        state = forms.states[number]
+        if state == want:
+            return found
+        if access != _WRITE and state & PRIVATE_FORM != want and not state & UNTOUCHED:
+            # Whoever is told of it wants to know the instruction, which the engine says when it has stopped.
+            self.crossing = partial(forms.enter, number, want, address, _KINDS[access])
+            self.fault = (RESTART, None, address)
+            return -1
+        if forms.enter(number, want, address, _KINDS[access]):
             return found
         # Whoever stores is to come back here: the page was last written through the other view.
         return found & ~WRITABLE
+
+    def _fetched_from_shared(self, page: int, address: int) -> None:
+        entry = self._machine.memory.find(page)
+        if entry is not None and entry.forms is not None:
+            entry.forms.fetched_from_shared((page - entry.gpa) >> 12, address)
 
     def _converted(self, base: int, number: int) -> None:
         """Page ``number`` of the range at ``base`` has changed its form: no cached translation is right any more."""

@@ -59,6 +59,11 @@ class LinearMemory:
         for gpa, private, piece in pieces:
             self._memory.write_as_cpu(gpa, piece, private=private)
 
+    def look(self, address: int) -> tuple[int, bool] | None:
+        """Where a read of ``address`` goes and whether it is private, for a debugger; None where nothing is mapped."""
+        found = self._fills.walk(address, Access.READ)
+        return None if found < 0 else _place(found, address)
+
     def _physical(self, address: int, access: int) -> tuple[int, bool]:
         """The guest-physical address, and whether the access is private."""
         if self._cpu.state.d[at.HFLAGS // 4] & at.HF_LMA:
@@ -69,4 +74,8 @@ class LinearMemory:
         if found < 0:
             self._cpu.set("cr2", address)
             raise GuestFault(PAGE_FAULT, ~found)
-        return (found & 0x000F_FFFF_FFFF_F000) | (address & 0xFFF), bool(found & PRIVATE)
+        return _place(found, address)
+
+
+def _place(found: int, address: int) -> tuple[int, bool]:
+    return (found & 0x000F_FFFF_FFFF_F000) | (address & 0xFFF), bool(found & PRIVATE)
