@@ -86,7 +86,7 @@ class Machine:
             self.memory.use_cipher(cipher)
             for entry in self.memory.ranges:
                 if entry.forms is not None:
-                    entry.forms.tell = self._page_event
+                    entry.forms.tell = self.page_event
         self._engine = Engine(self)
         self.control.kick = self._engine.kick
         hook.add_launch_regions(machine=self)
@@ -140,13 +140,14 @@ class Machine:
         self.memory.write(region.gpa, region.data)
         self._regions.append(region)
 
-    def _page_event(self, event: PageEvent) -> None:
+    def page_event(self, event: PageEvent) -> None:
+        """Tell plug-ins of an access through an unlikely view."""
         self.plugins.hook.page_event(cpu=self.cpu, event=event)
 
     def reserved_bits(self, linear: int) -> None:
         """A walk for the page at ``linear`` met an entry with reserved bits set; told where memory has two forms."""
         if self.memory.ranges[0].forms is not None:
-            self._page_event(PageEvent("reserved", 0, linear, private=True))
+            self.page_event(PageEvent("reserved", 0, linear, private=True))
 
     def page_counts(self) -> PageCounts | None:
         """RAM's pages by their form; None where memory has but one form."""

@@ -44,9 +44,10 @@ class PageCipher(Protocol):
 class PageEvent:
     """An access to a page through another view than the one before, or one that hardware would not take as meant.
 
-    ``kind``: ``read``, ``write``, ``fetch`` (by the CPU), ``dma-read``, ``dma-write`` (from outside), ``reserved`` (a
-    page-table entry has a reserved bit set; ``gpa`` says nothing then).  ``gpa``: of the page.  ``linear``: the address
-    that the CPU used, its low 12 bits zero, None for a device.  ``private``: the view of this access.
+    ``kind``: ``read``, ``write``, ``fetch``, ``table`` (by the CPU, the last for a walk), ``dma-read``, ``dma-write``
+    (from outside), ``reserved`` (a page-table entry has a reserved bit set; ``gpa`` says nothing then).  ``gpa``: of
+    the page.  ``linear``: the address that the CPU used, its low 12 bits zero, None for a device.  ``private``: the
+    view of this access.
     ``written_private``: the view it was last written in.  ``by_device``: the last store came from outside the CPU.
     ``unlike_data``: a fetch from a page whose mapping makes data shared.  ``before``: the linear page at which the CPU
     used it when it changed its view last, or first.
@@ -136,6 +137,13 @@ class PageForms:
         gpa = self.base + page * PAGE
         written = not self.states[page] & STALE
         self.tell(PageEvent("fetch", gpa, linear, True, written, page in self._by_device, unlike_data=True))
+
+    def table_read(self, page: int) -> PageEvent | None:
+        """The CPU reads ``page`` as a page table; the event, where it was last written through the shared view."""
+        state = self.states[page]
+        if state & UNTOUCHED or bool(state & PRIVATE_FORM) != bool(state & STALE):
+            return None
+        return PageEvent("table", self.base + page * PAGE, None, True, False, page in self._by_device)
 
     # -- everybody, by view -------------------------------------------------------------------------------------------
 

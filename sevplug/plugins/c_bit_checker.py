@@ -99,7 +99,12 @@ class CBitCheckerPlugin:
         writer = "a device" if event.by_device else "the CPU"
         view, other = ("private", "shared") if event.private else ("shared", "private")
         written = f"{writer} wrote it last as {'private' if event.written_private else 'shared'} memory"
-        if event.kind == "dma-read":
+        if event.kind == "table":
+            text = (
+                f"page {event.gpa:#x} is read as a page table, and {written}: hardware takes what its bytes decipher to"
+            )
+            found.append(("table", text))
+        elif event.kind == "dma-read":
             text = f"a device reads page {event.gpa:#x}, and {written}: hardware hands it ciphertext"
             found.append(("dma-read", text))
         elif event.kind == "fetch" and (event.unlike_data or not event.written_private):

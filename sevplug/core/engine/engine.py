@@ -178,6 +178,9 @@ class Engine:
                 return
             if vector == PAGE_FAULT and error_code is not None and error_code & PF_RSVD:
                 self._machine.reserved_bits(page)
+            misread, self._fills.misread = self._fills.misread, None
+            if misread is not None:
+                self._machine.page_event(misread)
             self._machine.counters.faults += 1
             if vector == 14:
                 # The callback sees page-aligned addresses only; the engine remembers the whole one.

@@ -20,7 +20,7 @@ from sevplug.core.errors import GuestFault
 from sevplug.core.memory import MemoryRange, RangeKind
 from sevplug.core.paging import CR4_PGE, EXECUTABLE, GLOBAL, READABLE, RFLAGS_AC, UNLIKE_DATA, WRITABLE, PageWalker
 from sevplug.core.vcpu import Access
-from sevplug.core.views import PRIVATE_FORM, UNTOUCHED
+from sevplug.core.views import PRIVATE_FORM, UNTOUCHED, PageEvent
 
 if TYPE_CHECKING:
     from sevplug.core.machine import Machine
@@ -65,6 +65,8 @@ class Fills:
         self.fault: tuple[int, int | None, int] | None = None
         # What is left to do where the fault is RESTART, or None when translated code has to be dropped.
         self.crossing: Callable[[], object] | None = None
+        # A page table that the last walks read and that was not written as one.
+        self.misread: PageEvent | None = None
         self.code_pages: set[int] = set()
         # Linear pages whose cached translation a load of CR3 ends.
         self._local_pages: set[int] = set()
@@ -97,6 +99,7 @@ class Fills:
         def read64(gpa: int) -> int:
             if at_hand(gpa):
                 return low64[gpa >> 3]
+            self._look_at_table(gpa)
             return int.from_bytes(memory.read(gpa, 8, private=True), "little")
 
         def write64(gpa: int, value: int) -> None:
@@ -108,6 +111,7 @@ class Fills:
         def read32(gpa: int) -> int:
             if at_hand(gpa):
                 return low32[gpa >> 2]
+            self._look_at_table(gpa)
             return int.from_bytes(memory.read(gpa, 4, private=True), "little")
 
         def write32(gpa: int, value: int) -> None:
@@ -119,6 +123,12 @@ class Fills:
         walker = PageWalker(read64, write64, read32, write32, physical_bits, mask, translate, low64, states)
         self._walk, self._forget = walker.walk, walker.forget
         self._code_at.clear()
+
+    def _look_at_table(self, gpa: int) -> None:
+        """A table is read that is not in private form: that may be a surprise."""
+        entry = self._machine.memory.find(gpa)
+        if entry is not None and entry.forms is not None:
+            self.misread = entry.forms.table_read((gpa - entry.gpa) >> 12) or self.misread
 
     def unbind(self) -> None:
         """Let go of the memory's buffers."""
