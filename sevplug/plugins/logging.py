@@ -315,6 +315,7 @@ _WORDS: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
     events.GUEST_RESET: lambda f: f"reset, asked for by the {'guest' if f['guest'] else 'host'} ({f['reason']})",
     events.GUEST_SHUTDOWN: lambda f: f"shutdown, asked for by the {'guest' if f['guest'] else 'host'} ({f['reason']})",
     events.RUN_END: lambda f: f"{f['result']} after {f['seconds']:.3f} s: {f.get('detail') or RESULTS[f['result']]}",
+    events.RUN_RAM: lambda f: f"SHA-256 of {_size(f['size'])} of RAM: {f['sha256']}",
     events.WARNING: lambda f: str(f["text"]),
 }
 

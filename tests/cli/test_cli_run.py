@@ -69,10 +69,36 @@ def test_the_summary_is_the_documented_document(tmp_path: Path):
     assert set(document["counters"]) >= {"fills", "faults", "cpuid", "rdmsr", "wrmsr", "io", "interrupts"}
     assert {"logging", "measurement", "sev"} <= set(document["plugins"])
     assert document["seconds"] > 0
+    assert "ram_sha256" not in document
     sev = document["sev"]
     assert sev["state"] == "running"
     assert re.fullmatch(r"[0-9a-f]{64}", sev["launch_digest"])
     assert {"policy", "measurement", "api_major", "api_minor", "build_id"} <= set(sev)
+
+
+def test_two_runs_end_with_the_same_memory_whose_digest_is_told_when_asked_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    def digest(*arguments: str) -> str:
+        arguments = (
+            "run",
+            "--ram-digest",
+            "--summary",
+            str(tmp_path / "s"),
+            "--serial",
+            "null",
+            "-m",
+            "1M",
+            *arguments,
+        )
+        assert run_app(arguments) == 0
+        told = json.loads((tmp_path / "s").read_text())["ram_sha256"]
+        assert re.search(rf"run\.ram +SHA-256 of 1 MiB of RAM: {told}\n", capsys.readouterr().err)
+        assert re.fullmatch("[0-9a-f]{64}", told)
+        return str(told)
+
+    (tmp_path / "other").write_bytes(b"another secret")
+    assert digest() == digest() != digest("--secret", f"{embedded.SECRET_GUID}={tmp_path / 'other'}")
 
 
 def test_the_json_log_is_nothing_but_json(tmp_path: Path):
