@@ -8,6 +8,7 @@ import pytest
 from assembler import assemble
 from machines import machine_with, run_guest
 
+from sevplug.core import machine as machine_module
 from sevplug.core import memory, result
 from sevplug.core.hookspecs import hookimpl
 from sevplug.core.machine import Machine
@@ -102,16 +103,22 @@ def test_a_plug_in_may_give_the_end_another_name() -> None:
     assert seen == [result.SHUTDOWN]
 
 
-def test_a_guest_that_nothing_can_wake_hangs() -> None:
+@pytest.fixture
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine that waits a fifth of a second for somebody to wake its guest."""
+    monkeypatch.setattr(machine_module, "_SLEEP_LIMIT", 0.2)
+
+
+def test_a_guest_that_nothing_can_wake_hangs(hasty: None) -> None:
     ended = run_guest("sti; 1: hlt; jmp 1b", timeout=30).result
     assert (ended.result, ended.orderly) == (result.HANG, False)
     assert ended.detail == "halted at rip 0x2, and no timer or device will wake it"
 
 
-def test_a_guest_that_somebody_attends_to_is_left_asleep() -> None:
+def test_a_guest_that_somebody_attends_to_is_left_asleep(hasty: None) -> None:
     with machine_with(assemble("sti; 1: hlt; jmp 1b")) as (machine, _board):
         machine.control.attended = True
-        assert machine.run(timeout=1.2).result == result.TIMEOUT
+        assert machine.run(timeout=0.4).result == result.TIMEOUT
 
 
 def test_one_guest_run_twice_ends_with_the_same_state() -> None:
