@@ -77,9 +77,12 @@ class BzImage:
         """``text`` as the kernel wants it, with a zero at its end; `ConfigError` when it is too long or has a zero."""
         data = text.encode(errors="surrogateescape")
         if len(data) > self.command_line_limit:
-            raise ConfigError(f"command line: {len(data)} bytes, the kernel takes at most {self.command_line_limit}")
+            raise ConfigError(
+                f"command line (append): {len(data)} bytes, expected at most the {self.command_line_limit} that kernel "
+                f"{self.path} takes"
+            )
         if b"\0" in data:
-            raise ConfigError("command line: expected text without zero bytes")
+            raise ConfigError("command line (append): expected text without zero bytes")
         return data + b"\0"
 
 

@@ -56,7 +56,9 @@ def direct_regions(
         raise ConfigError(f"kernel {kernel.path}: no 64-bit entry point, expected bit 0 of xloadflags to be set")
     command_line = kernel.check_command_line(boot.cmdline or "")
     if COMMAND_LINE + len(command_line) > _LOW_END:
-        raise ConfigError(f"command line: {len(command_line)} bytes, expected at most {_LOW_END - COMMAND_LINE}")
+        raise ConfigError(
+            f"command line (append): {len(command_line)} bytes, expected at most {_LOW_END - COMMAND_LINE}"
+        )
     acpi_at = (low_ram - _ACPI_SIZE) & ~(_ACPI_SIZE - 1)
     kernel_at = kernel.preferred_address
     needed = max(kernel.memory_needed, len(kernel.kernel))

@@ -66,4 +66,14 @@ def common_options() -> list[click.Parameter]:
             help="End the run after S seconds of wall time (exit status 3).",
         ),
         click.Option(["--summary"], metavar="FILE", help="Write how the run went, as JSON."),
+        click.Option(
+            ["--ram-digest"],
+            is_flag=True,
+            help="Add the SHA-256 of the guest's RAM at the end to the summary and the log.",
+        ),
     ]
+
+
+def session_options(values: dict[str, Any]) -> dict[str, Any]:
+    """What the parsed ``values`` of `common_options` are to a session; ``-P`` was taken before."""
+    return {name: values[name] for name in ("timeout", "summary", "ram_digest")}

@@ -9,7 +9,7 @@ import attrs
 import click
 
 from sevplug.board.disk import DiskSpec
-from sevplug.cli.machine_command import MachineCommand, common_options, loaded_plugins
+from sevplug.cli.machine_command import MachineCommand, common_options, loaded_plugins, session_options
 from sevplug.cli.qemu_options import QemuRequest, parse_qemu
 from sevplug.cli.session import Session, embedded_guest, load_images, run_session
 from sevplug.core.config import BootImages, MachineConfig
@@ -85,7 +85,8 @@ def _qemu(ctx: click.Context, /, **values: Any) -> int:
     if request.flash_kept:
         warnings.append(f"{request.flash[1]}: what the guest writes to its variables is not kept")
     warnings += [f"{disk.path}: what the guest writes to this disk is not kept" for disk in request.disks if disk.kept]
-    return run_session(Session(config, secrets, True, values["timeout"], values["summary"], tuple(warnings)), plugins)
+    session = Session(config, secrets, True, warnings=tuple(warnings), **session_options(values))
+    return run_session(session, plugins)
 
 
 def _images(request: QemuRequest) -> tuple[BootImages, dict[UUID, bytes]]:

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from sevplug.cli.machine_command import MachineCommand, common_options, loaded_plugins
+from sevplug.cli.machine_command import MachineCommand, common_options, loaded_plugins, session_options
 from sevplug.cli.options import (
     CONFIDENTIAL_TYPES,
     REFERENCES,
@@ -115,8 +115,7 @@ def _run(ctx: click.Context, /, **values: Any) -> int:
         seed=values["seed"],
         clock=values["clock"],
     )
-    timeout, summary = values["timeout"], values["summary"]
-    return run_session(Session(config, secrets, demonstration, timeout, summary), plugins)
+    return run_session(Session(config, secrets, demonstration, **session_options(values)), plugins)
 
 
 def _images(values: dict[str, Any]) -> BootImages | None:

@@ -32,7 +32,7 @@ class Session:
 
     ``secrets``: what the guest owner, played in this process, injects; empty: nobody plays.  ``optional_secrets``: they
     are a demonstration, left out with a warning where the guest cannot take them.  ``timeout``: wall seconds.
-    ``summary``: a file name.  ``warnings``: lines for the log.
+    ``summary``: a file name.  ``ram_digest``: RAM's digest at the end is wanted.  ``warnings``: lines for the log.
     """
 
     config: MachineConfig
@@ -40,6 +40,7 @@ class Session:
     optional_secrets: bool = False
     timeout: float | None = None
     summary: str | None = None
+    ram_digest: bool = False
     warnings: tuple[str, ...] = ()
 
 
@@ -100,7 +101,7 @@ def run_session(session: Session, plugins: PluginManager) -> int:
             _own(machine, session)
         with ended_by_signals(machine) as interrupted:
             run = machine.run(session.timeout)
-        document = machine.summary(run)
+        document = machine.summary(run, ram_digest=session.ram_digest)
         if summary is not None:
             summary.write(document)
     if interrupted.status is not None:

@@ -16,4 +16,5 @@ RUN_STOP = "run.stop"
 GUEST_RESET = "guest.reset"  # guest (bool: asked for by the guest), reason (QEMU's ShutdownCause)
 GUEST_SHUTDOWN = "guest.shutdown"  # guest, reason
 RUN_END = "run.end"  # result, detail, seconds
+RUN_RAM = "run.ram"  # size (bytes), sha256 (hex)
 WARNING = "warning"  # text

@@ -64,6 +64,19 @@ class PageEvent:
 
 
 @attrs.frozen
+class PageRun:
+    """``pages`` pages from guest-physical ``gpa`` on that have one form, ``private``, ``shared`` or ``untouched``.
+
+    ``conversions``: how often one of them was converted since power-on, all together.
+    """
+
+    gpa: int
+    pages: int
+    form: str
+    conversions: int
+
+
+@attrs.frozen
 class PageCounts:
     """Pages by their form, and how often a page was converted since power-on."""
 
@@ -198,6 +211,17 @@ class PageForms:
         shared = tally[SHARED] + tally[SHARED | STALE]
         return PageCounts(private, shared, len(self.states) - private - shared, self.conversions.total())
 
+    def runs(self) -> list[PageRun]:
+        """The pages of this range, in runs."""
+        found = []
+        page = 0
+        for form, run in groupby(self.states, _form_name):
+            count = len(list(run))
+            conversions = sum(self.conversions[number] for number in range(page, page + count))
+            found.append(PageRun(self.base + page * PAGE, count, form, conversions))
+            page += count
+        return found
+
     # -- inside -------------------------------------------------------------------------------------------------------
 
     def _write_page(self, page: int, inside: int, data: bytes | memoryview, want: int, *, device: bool) -> None:
@@ -272,3 +296,9 @@ class PageForms:
             self._cipher.decrypt(gpa, buffer)
         else:
             self._cipher.encrypt(gpa, buffer)
+
+
+def _form_name(state: int) -> str:
+    if state & UNTOUCHED:
+        return "untouched"
+    return "private" if state & PRIVATE_FORM else "shared"

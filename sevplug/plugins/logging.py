@@ -315,8 +315,13 @@ _WORDS: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
     events.GUEST_RESET: lambda f: f"reset, asked for by the {'guest' if f['guest'] else 'host'} ({f['reason']})",
     events.GUEST_SHUTDOWN: lambda f: f"shutdown, asked for by the {'guest' if f['guest'] else 'host'} ({f['reason']})",
     events.RUN_END: lambda f: f"{f['result']} after {f['seconds']:.3f} s: {f.get('detail') or RESULTS[f['result']]}",
+    events.RUN_RAM: lambda f: f"SHA-256 of {_size(f['size'])} of RAM: {f['sha256']}",
     events.WARNING: lambda f: str(f["text"]),
 }
+
+
+# Keys whose numbers fit one row, and the row's title.
+_NUMBERS = {"memory": "memory pages", "counters": "counters"}
 
 
 def _summary_rows(document: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -324,7 +329,7 @@ def _summary_rows(document: Mapping[str, Any]) -> list[tuple[str, str]]:
     result = str(document["result"])
     rows = [("result", f"{result}: {document.get('detail') or RESULTS.get(result, '')}")]
     for name, value in document.items():
-        if name in ("result", "detail", "counters", "plugins"):
+        if name in ("result", "detail", "plugins", *_NUMBERS):
             continue
         if isinstance(value, Mapping):
             rows += [
@@ -332,9 +337,10 @@ def _summary_rows(document: Mapping[str, Any]) -> list[tuple[str, str]]:
             ]
         else:
             rows.append((name.replace("_", " "), _cell(name, value)))
-    counters = document.get("counters")
-    if isinstance(counters, Mapping):
-        rows.append(("counters", "  ".join(f"{name} {count}" for name, count in counters.items())))
+    for name, title in _NUMBERS.items():
+        numbers = document.get(name)
+        if isinstance(numbers, Mapping):
+            rows.append((title, "  ".join(f"{inner} {count}" for inner, count in numbers.items())))
     return rows
 
 
@@ -350,4 +356,6 @@ def _folded(fields: Mapping[str, Any]) -> dict[str, Any]:
 def _cell(name: str, value: object) -> str:
     if name == "policy" and isinstance(value, int):
         return f"{value:#x}"
+    if isinstance(value, list):
+        return str(len(value))
     return "-" if value is None else str(value)

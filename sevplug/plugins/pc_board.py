@@ -12,6 +12,7 @@ from sevplug.core.errors import ConfigError
 from sevplug.core.hookspecs import hookimpl
 from sevplug.core.result import HALTED, SHUTDOWN, End
 from sevplug.core.vcpu import VCpu
+from sevplug.plugins.firmware_images import check_memory
 
 if TYPE_CHECKING:
     import click
@@ -46,7 +47,8 @@ def add_options(command: click.Command) -> None:
 
 @hookimpl
 def machine_init(machine: Machine) -> None:
-    """Take the machine options that name this board."""
+    """Take the machine options that name this board; firmware has to fit on it."""
+    check_memory(machine.config)
     kind = machine.take_option("type")
     if kind is not None and kind != "pc" and not kind.startswith("pc-i440fx-"):
         raise ConfigError(f"machine type {kind!r}: expected pc or pc-i440fx-VERSION")

@@ -163,7 +163,10 @@ def test_the_kernel_is_split_into_setup_and_body(make_board):
         (BootImages(kernel=Image(bzimage()[:1500], "k")), "kernel k: truncated"),
         (BootImages(initrd=Image(b"x", "i")), "--initrd is only allowed with --kernel"),
         (BootImages(cmdline="quiet"), "--append is only allowed with --kernel"),
-        (BootImages(kernel=Image(bzimage(), "k"), cmdline="x" * 2048), "command line: 2048 bytes"),
+        (
+            BootImages(kernel=Image(bzimage(), "k"), cmdline="x" * 2048),
+            "command line (append): 2048 bytes, expected at most the 2047 that kernel k takes",
+        ),
         (BootImages(kernel=Image(bzimage(), "k"), initrd=Image(bytes(1 << 24), "i")), "initrd i: 16777216 bytes"),
         (BootImages(kernel=Image(bzimage(body=bytes(1 << 24)), "k")), "kernel k: 16777216 bytes do not fit"),
     ],

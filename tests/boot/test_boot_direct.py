@@ -165,5 +165,5 @@ def test_the_highest_place_below_the_limit_is_the_initrds() -> None:
 
 
 def test_a_command_line_with_a_zero_byte_is_refused() -> None:
-    with pytest.raises(ConfigError, match="command line: expected text without zero bytes"):
+    with pytest.raises(ConfigError, match=r"command line \(append\): expected text without zero bytes"):
         direct.direct_regions(BootImages(kernel=images().kernel, cmdline="a\0b"), 64 * MIB)

@@ -71,12 +71,48 @@ CASES: list[tuple[str, str, int]] = [
     ),
     (
         "run --kernel {tmp}/bzImage --append " + "x" * 2048,
-        "command line: 2048 bytes, the kernel takes at most 2047",
+        "command line (append): 2048 bytes, expected at most the 2047 that kernel {tmp}/bzImage takes",
         2,
     ),
     (
         "run --kernel {tmp}/bzImage --bios {tmp}/spin.bin --append " + "x" * 2048,
-        "command line: 2048 bytes, the kernel takes at most 2047",
+        "command line (append): 2048 bytes, expected at most the 2047 that kernel {tmp}/bzImage takes",
+        2,
+    ),
+    (
+        "run --bios {tmp}/ovmf -m 16M",
+        "memory (-m): 16777216 bytes, expected at least 32M for OVMF (firmware {tmp}/ovmf)",
+        2,
+    ),
+    (
+        "qemu -bios {tmp}/ovmf -m 1",
+        "memory (-m): 1048576 bytes, expected at least 32M for OVMF (firmware {tmp}/ovmf)",
+        2,
+    ),
+    ("run --kernel {tmp}/bzImage --initrd {tmp}/empty", "--initrd {tmp}/empty: the file is empty", 2),
+    ("qemu -kernel {tmp}/secret", "kernel {tmp}/secret: not a bzImage, expected 'HdrS' at offset 0x202", 2),
+    (
+        "qemu -bios {tmp}/spin.bin -kernel {tmp}/cut",
+        "kernel {tmp}/cut: truncated, 3000 bytes, expected at least 3633",
+        2,
+    ),
+    ("qemu -kernel {tmp}/empty", "-kernel {tmp}/empty: the file is empty", 2),
+    ("qemu -kernel {tmp}/bzImage -initrd {tmp}/empty", "-initrd {tmp}/empty: the file is empty", 2),
+    ("qemu -initrd {tmp}/secret", "-initrd only allowed with -kernel option", 2),
+    ("qemu -append x", "-append only allowed with -kernel option", 2),
+    (
+        "qemu -kernel {tmp}/bzImage -m 2",
+        "kernel {tmp}/bzImage: needs 65536 bytes from 0x200000 on, expected more than 2097152 bytes of memory",
+        2,
+    ),
+    (
+        "qemu -kernel {tmp}/bzImage -initrd {tmp}/big.bin -m 4",
+        "initrd {tmp}/big.bin: 8388609 bytes do not fit beside the kernel, expected at most 1966080",
+        2,
+    ),
+    (
+        "qemu -kernel {tmp}/bzImage -bios {tmp}/spin.bin -append " + "x" * 2048,
+        "command line (append): 2048 bytes, expected at most the 2047 that kernel {tmp}/bzImage takes",
         2,
     ),
     ("run --kernel {tmp}/old", "kernel {tmp}/old: no 64-bit entry point, expected bit 0 of xloadflags to be set", 2),
@@ -209,6 +245,7 @@ def folder(tmp_path: Path) -> Path:
     (tmp_path / "key15").write_bytes(b"k" * 15)
     (tmp_path / "secret").write_bytes(b"S3CRET-CONTENT")
     (tmp_path / "spin.bin").write_bytes(b"\xeb\xfe" * 2048)
+    (tmp_path / "ovmf").write_bytes((bytes(40) + b"_FVH").ljust(4096, b"\0"))
     (tmp_path / "odd.bin").write_bytes(bytes(4097))
     (tmp_path / "big.bin").write_bytes(bytes((8 << 20) + 1))
     (tmp_path / "bzImage").write_bytes(bzimage())

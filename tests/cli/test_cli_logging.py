@@ -39,6 +39,7 @@ LIFE: list[tuple[str, dict[str, Any]]] = [
     (events.GUEST_RESET, {"guest": True, "reason": "guest-reset"}),
     (events.GUEST_SHUTDOWN, {"guest": False, "reason": "host-qmp-quit"}),
     (events.RUN_END, {"result": "shutdown", "detail": "by the guest", "seconds": 0.25}),
+    (events.RUN_RAM, {"size": 256 << 20, "sha256": DIGEST}),
 ]
 DOCUMENT = {
     "result": "shutdown",
@@ -87,6 +88,7 @@ def test_the_console_tells_the_launch_in_words(capsys: pytest.CaptureFixture[str
         "run.stop         the guest is stopped",
         "guest.reset      reset, asked for by the guest (guest-reset)",
         "run.end          shutdown after 0.250 s: by the guest",
+        f"run.ram          SHA-256 of 256 MiB of RAM: {DIGEST}",
     ]
 
 
@@ -134,7 +136,7 @@ def test_a_run_that_did_not_end_in_order_is_an_error(result: str, level: str, ca
     assert objects(capsys.readouterr().err)[0]["level"] == level
 
 
-@pytest.mark.parametrize(("level", "count"), [("debug", 13), ("info", 11), ("warning", 1), ("error", 0)])
+@pytest.mark.parametrize(("level", "count"), [("debug", 14), ("info", 12), ("warning", 1), ("error", 0)])
 def test_what_is_below_the_level_is_not_told(level: str, count: int, capsys: pytest.CaptureFixture[str]):
     tell(machine(log_level=level), LIFE)
     assert len(capsys.readouterr().err.splitlines()) == count

@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,24 @@ def run(*arguments: str, **kwargs: Any) -> subprocess.CompletedProcess[str]:
     return subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, timeout=60, check=False, **kwargs)
 
 
+@attrs.frozen
+class Done:
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+@pytest.fixture
+def here(capfd: pytest.CaptureFixture[str]) -> Callable[..., Done]:
+    """The same as `run` in this process, which saves the start of another."""
+
+    def run_here(*arguments: str) -> Done:
+        status = run_app(arguments)
+        return Done(status, *capfd.readouterr())
+
+    return run_here
+
+
 def test_run_shows_the_whole_workflow_of_the_embedded_guest():
     done = run("run")
     assert done.returncode == 0
@@ -62,33 +81,59 @@ def test_run_shows_the_whole_workflow_of_the_embedded_guest():
     assert "\x1b" not in done.stderr
 
 
-def test_the_summary_is_the_documented_document(tmp_path: Path):
-    assert run("run", "--summary", str(tmp_path / "s.json"), "--serial", "null").returncode == 0
+def test_the_summary_is_the_documented_document(tmp_path: Path, here: Callable[..., Done]):
+    assert here("run", "--summary", str(tmp_path / "s.json"), "--serial", "null").returncode == 0
     document = json.loads((tmp_path / "s.json").read_text())
     assert document["result"] == "shutdown"
     assert set(document["counters"]) >= {"fills", "faults", "cpuid", "rdmsr", "wrmsr", "io", "interrupts"}
     assert {"logging", "measurement", "sev"} <= set(document["plugins"])
     assert document["seconds"] > 0
+    assert "ram_sha256" not in document
     sev = document["sev"]
     assert sev["state"] == "running"
     assert re.fullmatch(r"[0-9a-f]{64}", sev["launch_digest"])
     assert {"policy", "measurement", "api_major", "api_minor", "build_id"} <= set(sev)
 
 
-def test_the_json_log_is_nothing_but_json(tmp_path: Path):
-    done = run("run", "--log-format", "json", "--serial", "null")
+def test_two_runs_end_with_the_same_memory_whose_digest_is_told_when_asked_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    def digest(*arguments: str) -> str:
+        arguments = (
+            "run",
+            "--ram-digest",
+            "--summary",
+            str(tmp_path / "s"),
+            "--serial",
+            "null",
+            "-m",
+            "1M",
+            *arguments,
+        )
+        assert run_app(arguments) == 0
+        told = json.loads((tmp_path / "s").read_text())["ram_sha256"]
+        assert re.search(rf"run\.ram +SHA-256 of 1 MiB of RAM: {told}\n", capsys.readouterr().err)
+        assert re.fullmatch("[0-9a-f]{64}", told)
+        return str(told)
+
+    (tmp_path / "other").write_bytes(b"another secret")
+    assert digest() == digest() != digest("--secret", f"{embedded.SECRET_GUID}={tmp_path / 'other'}")
+
+
+def test_the_json_log_is_nothing_but_json(tmp_path: Path, here: Callable[..., Done]):
+    done = here("run", "--log-format", "json", "--serial", "null")
     told = [json.loads(line) for line in done.stderr.splitlines()]
     assert told[-1]["event"] == "run.summary"
     assert all({"event", "level", "timestamp"} <= set(one) for one in told)
 
 
-def test_without_the_logging_plugin_a_run_is_silent():
-    done = run("run", "-P", "no:logging", "--serial", "null")
+def test_without_the_logging_plugin_a_run_is_silent(here: Callable[..., Done]):
+    done = here("run", "-P", "no:logging", "--serial", "null")
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
-def test_a_plain_guest_has_no_launch(tmp_path: Path):
-    done = run("run", "-P", "no:sev", "--serial", "null", "--summary", str(tmp_path / "s.json"))
+def test_a_plain_guest_has_no_launch(tmp_path: Path, here: Callable[..., Done]):
+    done = here("run", "-P", "no:sev", "--serial", "null", "--summary", str(tmp_path / "s.json"))
     assert done.returncode in (0, 1)  # the self-test may well find that SEV is missing
     assert "launch" not in done.stderr
     assert "sev" not in json.loads((tmp_path / "s.json").read_text())
@@ -147,36 +192,36 @@ def test_a_reader_that_leaves_is_no_error(arguments: list[str]):
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_the_guest_writes_to_the_file_that_serial_names(tmp_path: Path):
+def test_the_guest_writes_to_the_file_that_serial_names(tmp_path: Path, here: Callable[..., Done]):
     out = tmp_path / "out.txt"
-    done = run("run", "--bios", firmware(tmp_path, SAY_A + HALT), "--serial", f"file:{out}")
+    done = here("run", "--bios", firmware(tmp_path, SAY_A + HALT), "--serial", f"file:{out}")
     assert done.stdout == ""
     assert out.read_text() == "A\n"
 
 
-def test_the_qemu_spelling_runs_the_same_guest(tmp_path: Path):
+def test_the_qemu_spelling_runs_the_same_guest(tmp_path: Path, here: Callable[..., Done]):
     (tmp_path / "tik").write_bytes(bytes(range(16)))
     (tmp_path / "tek").write_bytes(bytes(range(16, 32)))
     keys = f"tik={tmp_path}/tik,tek={tmp_path}/tek"
     sev = f"sev-emulated,id=sev0,cbitpos=47,reduced-phys-bits=1,{keys}"
     arguments = ["-cpu", "EPYC-Milan", "-accel", "tcg", "-object", sev, "-machine", "memory-encryption=sev0"]
-    done = run("qemu", *arguments, "-no-reboot")
+    done = here("qemu", *arguments, "-no-reboot")
     assert done.returncode == 0
     assert "no tik" not in done.stderr
     assert embedded.SECRET.decode() in done.stdout
 
 
-def test_in_qemus_spelling_a_guest_is_plain_unless_told(tmp_path: Path):
+def test_in_qemus_spelling_a_guest_is_plain_unless_told(tmp_path: Path, here: Callable[..., Done]):
     summary = tmp_path / "s.json"
-    run("qemu", "-bios", firmware(tmp_path, HALT), "-display", "none", "--summary", str(summary))
+    here("qemu", "-bios", firmware(tmp_path, HALT), "-display", "none", "--summary", str(summary))
     document = json.loads(summary.read_text())
     assert "sev" not in document
     assert "sev" not in document["plugins"]
 
 
-def test_a_secret_arrives_with_the_owner_played_here(tmp_path: Path):
+def test_a_secret_arrives_with_the_owner_played_here(tmp_path: Path, here: Callable[..., Done]):
     (tmp_path / "secret").write_bytes(b"another demonstration")
-    done = run("run", "--secret", f"{embedded.SECRET_GUID}={tmp_path}/secret")
+    done = here("run", "--secret", f"{embedded.SECRET_GUID}={tmp_path}/secret")
     assert done.returncode == 0
     assert "another demonstration" in done.stdout
     assert "another demonstration" not in done.stderr

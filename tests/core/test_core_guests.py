@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import pytest
 from assembler import assemble
 from machines import machine_with, run_guest
 
-from sevplug.core import result
+from sevplug.core import machine as machine_module
+from sevplug.core import memory, result
 from sevplug.core.hookspecs import hookimpl
 from sevplug.core.machine import Machine
 from sevplug.core.result import End
@@ -100,16 +103,22 @@ def test_a_plug_in_may_give_the_end_another_name() -> None:
     assert seen == [result.SHUTDOWN]
 
 
-def test_a_guest_that_nothing_can_wake_hangs() -> None:
+@pytest.fixture
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine that waits a fifth of a second for somebody to wake its guest."""
+    monkeypatch.setattr(machine_module, "_SLEEP_LIMIT", 0.2)
+
+
+def test_a_guest_that_nothing_can_wake_hangs(hasty: None) -> None:
     ended = run_guest("sti; 1: hlt; jmp 1b", timeout=30).result
     assert (ended.result, ended.orderly) == (result.HANG, False)
     assert ended.detail == "halted at rip 0x2, and no timer or device will wake it"
 
 
-def test_a_guest_that_somebody_attends_to_is_left_asleep() -> None:
+def test_a_guest_that_somebody_attends_to_is_left_asleep(hasty: None) -> None:
     with machine_with(assemble("sti; 1: hlt; jmp 1b")) as (machine, _board):
         machine.control.attended = True
-        assert machine.run(timeout=1.2).result == result.TIMEOUT
+        assert machine.run(timeout=0.4).result == result.TIMEOUT
 
 
 def test_one_guest_run_twice_ends_with_the_same_state() -> None:
@@ -150,3 +159,15 @@ def test_a_machine_is_closed_once_and_again() -> None:
 def test_a_machine_that_was_never_run_can_be_closed() -> None:
     with machine_with(assemble("out 0xf4, al")) as (machine, _board):
         assert machine.status == "prelaunch"
+
+
+def test_the_digest_of_ram_is_that_of_its_bytes_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    # High memory in a machine of 3 MiB: the hole for devices begins at 1 MiB.
+    monkeypatch.setattr(memory, "LOW_RAM_LIMIT", 1 << 20)
+    with machine_with(b"\xf4" * 0x1000, ram=3 << 20) as (machine, _board):
+        assert (machine.memory.low_ram_size, machine.memory.high_ram_size) == (1 << 20, 2 << 20)
+        machine.memory.write(0x1234, b"low")
+        machine.memory.write(memory.HIGH_RAM_BASE + (2 << 20) - 4, b"high")
+        expected = bytearray(3 << 20)
+        expected[0x1234:0x1237], expected[-4:] = b"low", b"high"
+        assert machine.ram_digest() == hashlib.sha256(expected).hexdigest()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 import sys
 from pathlib import Path
@@ -31,6 +32,7 @@ def modules(folder: Path) -> list[Path]:
     return sorted(folder.rglob("*.py"))
 
 
+@functools.cache
 def imports(path: Path) -> set[str]:
     """The dotted name of everything ``path`` imports, wherever in the file; relative names made absolute."""
     package = [PACKAGE.name, *path.relative_to(PACKAGE).parent.parts]

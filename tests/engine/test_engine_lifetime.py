@@ -30,7 +30,7 @@ def resident() -> int:
 def test_thirty_machines_leave_no_memory_behind() -> None:
     def life() -> None:
         with machine_with(assemble(TOUCH), ram=64 * MIB) as (machine, _board):
-            machine.memory.write(0x100000, b"\x5a" * (32 * MIB))
+            machine.memory.write(0x100000, b"\x5a" * (8 * MIB))
             assert machine.run(timeout=5).result == "shutdown"
 
     for _ in range(3):

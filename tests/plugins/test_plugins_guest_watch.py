@@ -45,6 +45,19 @@ def test_a_panic_explains_what_it_led_to(then: str) -> None:
     assert (ended.result, ended.detail) == (result.PANIC, TEXT)
 
 
+@pytest.mark.parametrize(("mib", "hint"), [(1, True), (48, True), (64, False)])
+def test_firmware_that_gave_up_with_little_memory_gets_a_hint(mib: int, hint: bool) -> None:
+    # Whatever name its end has got from others.
+    ended = run_guest("cli; hlt", ram=mib << 20, plugins=[pc_board, GuestWatchPlugin(), SevPlugin()]).result
+    assert ended.result == result.HALTED
+    assert ended.detail.startswith("halted with interrupts off at rip ")
+    assert ended.detail.endswith(f" ({mib << 20} bytes of memory may be too little for firmware guest)") is hint
+
+
+def test_an_end_in_order_gets_no_hint() -> None:
+    assert watched("", "mov dx, 0xf4; out dx, al; hlt", ram=1 << 20).detail == "port 0xf4 got 244"
+
+
 def test_a_guest_that_switched_itself_off_after_a_panic_ended_in_order() -> None:
     assert watched(PANIC, "out 0xf4, al; hlt").result == result.SHUTDOWN
 

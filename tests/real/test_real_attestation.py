@@ -5,94 +5,13 @@ from __future__ import annotations
 import base64
 import subprocess
 import sys
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-from parts import find_tool
-from qemu.qmp.legacy import QEMUMonitorProtocol
+from paused_guest import SECRET, paused
 
 pytestmark = pytest.mark.real
-
-SECRET = b"MY-LUKS-PASSPHRASE"
-TIK, TEK = bytes(range(16)), bytes(range(16, 32))
-
-
-class Guest:
-    """A `sevplug run` process that waits at -S, with a QMP client on its socket."""
-
-    def __init__(self, folder: Path, firmware: Path, *extra: str) -> None:
-        self.folder, self.firmware = folder, firmware
-        (folder / "tik.bin").write_bytes(TIK)
-        (folder / "tek.bin").write_bytes(TEK)
-        self.serial = folder / "serial.txt"
-        keys = f"tik={folder / 'tik.bin'},tek={folder / 'tek.bin'}"
-        command = [
-            sys.executable, "-m", "sevplug", "run", "--bios", str(firmware), "-m", "256M", "-S",
-            "--object", f"sev-emulated,id=sev0,cbitpos=47,reduced-phys-bits=1,policy=0x1,{keys}",
-            "--machine", "memory-encryption=sev0", "--qmp", f"unix:{folder / 'qmp'}",
-            "--serial", f"file:{self.serial}", "--timeout", "60", *extra,
-        ]  # fmt: skip
-        self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-        self.qmp = QEMUMonitorProtocol(str(folder / "qmp"))
-        deadline = time.monotonic() + 15
-        while True:
-            try:
-                self.qmp.connect()
-                return
-            except Exception:
-                if self.process.poll() is not None or time.monotonic() > deadline:
-                    self.process.kill()
-                    raise AssertionError(self.process.communicate()[1]) from None
-                time.sleep(0.05)
-
-    def measurement(self) -> str:
-        return str(self.qmp.cmd("query-sev-launch-measure")["data"])
-
-    def validate(self, *changes: str, **replaced: str) -> subprocess.CompletedProcess[str]:
-        """libvirt's validator on this guest's measurement; ``replaced`` swaps an argument's value."""
-        find_tool("virt-qemu-sev-validate", "libvirt-clients-qemu")
-        told = self.qmp.cmd("query-sev")
-        values = {
-            "firmware": str(self.firmware), "tik": str(self.folder / "tik.bin"), "tek": str(self.folder / "tek.bin"),
-            "api-major": str(told["api-major"]), "api-minor": str(told["api-minor"]),
-            "build-id": str(told["build-id"]), "policy": str(told["policy"]), "measurement": self.measurement(),
-        } | {name.replace("_", "-"): value for name, value in replaced.items()}  # fmt: skip
-        words = [word for name, value in values.items() for word in (f"--{name}", value)]
-        # The tool's modules are Debian's, so it runs under Debian's Python and not under this one.
-        command = ["/usr/bin/python3", "/usr/bin/virt-qemu-sev-validate", *words, *changes]
-        return subprocess.run(command, capture_output=True, text=True, check=False)
-
-    def inject(self, header: Path, payload: Path) -> None:
-        packet = {"packet-header": header.read_text().strip(), "secret": payload.read_text().strip()}
-        self.qmp.cmd("sev-inject-launch-secret", **packet)
-
-    def wait_for(self, text: bytes, seconds: float) -> bytes:
-        deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline:
-            seen = self.serial.read_bytes() if self.serial.exists() else b""
-            if text in seen:
-                return seen
-            time.sleep(0.05)
-        raise AssertionError(f"{text!r} did not come; the last of the serial port: {seen[-500:]!r}")
-
-    def close(self) -> None:
-        self.qmp.close()
-        if self.process.poll() is None:
-            self.process.terminate()
-        self.process.communicate(timeout=10)
-
-
-@contextmanager
-def paused(folder: Path, firmware: Path, *extra: str) -> Iterator[Guest]:
-    guest = Guest(folder, firmware, *extra)
-    try:
-        yield guest
-    finally:
-        guest.close()
 
 
 @pytest.fixture
@@ -106,24 +25,13 @@ def embedded(tmp_path: Path) -> Path:
     return tmp_path / "embedded.fd"
 
 
-def sealed_by_libvirt(guest: Guest) -> tuple[Path, Path]:
-    (guest.folder / "secret.txt").write_bytes(SECRET)
-    header, payload = guest.folder / "header.b64", guest.folder / "payload.b64"
-    done = guest.validate(
-        "--inject-secret", f"luks-key:{guest.folder / 'secret.txt'}",
-        "--secret-header", str(header), "--secret-payload", str(payload),
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    return header, payload
-
-
 def test_ovmf_is_validated_given_a_secret_resumed_and_boots(tmp_path: Path, ovmf_amdsev: Path) -> None:
     with paused(tmp_path, ovmf_amdsev) as guest:
         assert guest.qmp.cmd("query-status")["status"] == "prelaunch"
         done = guest.validate()
         assert done.returncode == 0, done.stderr
         assert "OK: Looks good to me" in done.stdout
-        guest.inject(*sealed_by_libvirt(guest))
+        guest.inject(*guest.sealed_by_libvirt())
         assert guest.qmp.cmd("query-sev")["state"] == "launch-secret"
         guest.qmp.cmd("cont")
         assert guest.qmp.cmd("query-sev")["state"] == "running"
@@ -132,7 +40,7 @@ def test_ovmf_is_validated_given_a_secret_resumed_and_boots(tmp_path: Path, ovmf
 
 def test_a_secret_sealed_by_libvirt_is_read_inside_the_guest(tmp_path: Path, embedded: Path) -> None:
     with paused(tmp_path, embedded) as guest:
-        guest.inject(*sealed_by_libvirt(guest))
+        guest.inject(*guest.sealed_by_libvirt())
         guest.qmp.cmd("cont")
         seen = guest.wait_for(b"done", 10)
         assert b"secret 736869e5-84f0-4973-92ec-06879ce3da0b: " + SECRET in seen
@@ -157,7 +65,7 @@ def test_the_validator_refuses_what_is_not_as_the_owner_expects(
 
 def test_a_packet_that_was_tampered_with_is_refused_and_nothing_is_written(tmp_path: Path, embedded: Path) -> None:
     with paused(tmp_path, embedded) as guest:
-        header, payload = sealed_by_libvirt(guest)
+        header, payload = guest.sealed_by_libvirt()
         broken = bytearray(base64.b64decode(payload.read_text()))
         broken[0] ^= 1
         payload.write_text(base64.b64encode(bytes(broken)).decode())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -20,11 +19,10 @@ from sevplug.core.result import RunResult
 
 @attrs.frozen
 class Boot:
-    """One boot: how it ended, what it said, and the digest of its memory at the end."""
+    """One boot: how it ended, what it said, and what lay in firmware's area for secrets at the end."""
 
     run: RunResult
     said: bytes = attrs.field(repr=lambda said: repr(said[-600:]))
-    memory: str
     launch: Mapping[str, Any]
     area: bytes = attrs.field(repr=False)
 
@@ -41,6 +39,8 @@ def boot(
     firmware: str | Path | None = "OVMF.amdsev.fd",
     extra: Iterable[object] = (),
     disks: Iterable[str] = (),
+    seed: int = 0,
+    clock: str = "virtual",
     prepare: Callable[[Machine], object] = lambda _machine: None,
     until: bytes | None = None,
     timeout: float = 120,
@@ -64,6 +64,8 @@ def boot(
         memory=memory * MIB,
         objects=() if off else (ObjectSpec("sev-emulated", "sev0", properties),),
         options={"disk": tuple(disks)},
+        seed=seed,
+        clock=clock,
     )
     manager = load_plugins(Selection.parse(["no:qmp", "no:logging", *plugins]))
     for plugin in extra:
@@ -76,11 +78,8 @@ def boot(
         if secrets is not None:
             play_owner(machine, secrets)
         run = machine.run(timeout=timeout)
-        ram = hashlib.sha256()
-        for start in range(0, memory * MIB, 16 * MIB):
-            ram.update(machine.memory.read(start, 16 * MIB, dma=False))
         area = machine.memory.read(0x810000, 0xC00, private=True)
-        return Boot(run, bytes(serial.output), ram.hexdigest(), machine.summary(run).get("sev", {}), area)
+        return Boot(run, bytes(serial.output), machine.summary(run).get("sev", {}), area)
 
 
 def _load(image: str | Path | None, what: str) -> Image | None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from sevplug.board.chardev import address
 from sevplug.board.chardev.sockets import Listener
 from sevplug.core import events
-from sevplug.plugins.qmp import commands, human, memory_commands, sev_commands
+from sevplug.plugins.qmp import commands, debug_commands, human, memory_commands, sev_commands
 from sevplug.plugins.qmp.event_map import QMP_LISTENING, QMP_WAITING, EventMap
 from sevplug.plugins.qmp.registry import Registry
 from sevplug.plugins.qmp.server import QmpServer
@@ -24,7 +24,7 @@ class Service:
         """Listen where ``option`` (the value of ``--qmp``) says; `ConfigError` when that cannot be."""
         parsed = address.parse("--qmp", option)
         registry = Registry()
-        for commands_of in (commands, sev_commands, memory_commands, human):
+        for commands_of in (commands, sev_commands, memory_commands, debug_commands, human):
             for command in commands_of.COMMANDS:
                 registry.add(command)
         machine.plugins.hook.add_qmp_commands(registry=registry)

@@ -68,13 +68,13 @@ def _query_capabilities(machine: Machine, _arguments: Mapping[str, Any]) -> NoRe
 def _query_attestation_report(machine: Machine, arguments: Mapping[str, Any]) -> NoReturn:
     if launch_of(machine) is None:
         raise QmpError("SEV is not enabled")
-    mnonce = _decoded(arguments["mnonce"])
+    mnonce = decoded(arguments["mnonce"])
     if mnonce is None:
         raise QmpError("SEV: failed to decode mnonce input")
     if len(mnonce) != _MNONCE_SIZE:
         raise QmpError(f"SEV: mnonce must be {_MNONCE_SIZE} bytes (got {len(mnonce)})")
     # No key signs reports here; the firmware's word for a command it does not have.
-    raise _firmware_error("Failed to query the attestation report length ret={} fw_err={} ({})", Status.UNSUPPORTED)
+    raise firmware_error("Failed to query the attestation report length ret={} fw_err={} ({})", Status.UNSUPPORTED)
 
 
 def _inject_launch_secret(machine: Machine, arguments: Mapping[str, Any]) -> None:
@@ -83,10 +83,10 @@ def _inject_launch_secret(machine: Machine, arguments: Mapping[str, Any]) -> Non
     state = machine.launch.state
     if state is not LaunchState.SECRET:
         raise QmpError(f"SEV: Not in correct state. (LSECRET) {_number(state):x}")
-    header = _decoded(arguments["packet-header"])
+    header = decoded(arguments["packet-header"])
     if not header:
         raise QmpError("SEV: Failed to decode sequence header")
-    secret = _decoded(arguments["secret"])
+    secret = decoded(arguments["secret"])
     if not secret:
         raise QmpError("SEV: Failed to decode data")
     gpa = arguments.get("gpa")
@@ -99,10 +99,11 @@ def _inject_launch_secret(machine: Machine, arguments: Mapping[str, Any]) -> Non
     except LaunchRefused as refused:
         if refused.status is None:
             raise QmpError(str(refused)) from refused
-        raise _firmware_error("failed to inject secret ret={} fw_error={} '{}'", refused.status) from refused
+        raise firmware_error("failed to inject secret ret={} fw_error={} '{}'", refused.status) from refused
 
 
-def _firmware_error(form: str, status: int) -> QmpError:
+def firmware_error(form: str, status: int) -> QmpError:
+    """A refusal by the firmware: ``form`` takes the kernel's return value, the status and its words."""
     return QmpError("SEV: " + form.format(-_EIO, int(status), fw_error_to_str(status)))
 
 
@@ -111,7 +112,7 @@ def _number(state: LaunchState) -> int:
     return next(int(known) for known in GuestState if known.qmp_name == state.value)
 
 
-def _decoded(text: str) -> bytes | None:
+def decoded(text: str) -> bytes | None:
     """Base64 with white space anywhere, as files hold it; None when it is anything else.
 
     QEMU's decoder skips every byte that is not Base64, so it never says no to a mangled packet; here the client learns
