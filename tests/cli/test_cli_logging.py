@@ -265,3 +265,5 @@ def test_a_log_file_on_a_full_disk_is_not_passed_over():
     host = machine(log_file="/dev/full")
     with pytest.raises(OSError, match="No space left"):
         tell(host, LIFE)
+    with pytest.raises(OSError, match="No space left"):
+        logging.machine_close(host)

@@ -16,6 +16,8 @@ from typing import Any
 
 import attrs
 import pytest
+from kernels import bzimage
+from sev_guests import firmware_with_hash_area
 
 from sevplug.boot import embedded
 from sevplug.cli.app import run_app
@@ -265,3 +267,28 @@ def test_more_memory_than_the_host_has_is_refused():
     done = run("run", "-m", "64G", "--log-level", "error", preexec_fn=limit)
     assert done.returncode == 2
     assert done.stderr == f"sevplug: error: -m: the host has no {64 << 30} bytes of memory for the guest\n"
+
+
+@pytest.mark.parametrize(
+    ("command", "properties", "measured"),
+    [
+        (["run"], None, True),
+        (["run"], "", True),
+        (["run"], ",kernel-hashes=off", False),
+        (["qemu", "-machine", "memory-encryption=sev0"], "", False),
+        (["qemu", "-machine", "memory-encryption=sev0"], ",kernel-hashes=on", True),
+    ],
+    ids=["run", "run with an object", "run, off", "qemu", "qemu, on"],
+)
+def test_kernels_are_measured_by_default_in_run_and_when_asked_for_in_qemus_spelling(
+    command: list[str], properties: str | None, measured: bool, tmp_path: Path
+):
+    (tmp_path / "firmware.fd").write_bytes(firmware_with_hash_area())
+    (tmp_path / "bzImage").write_bytes(bzimage())
+    dashes = "--" if command[0] == "run" else "-"
+    words = [f"{dashes}bios", f"{tmp_path}/firmware.fd", f"{dashes}kernel", f"{tmp_path}/bzImage"]
+    if properties is not None:
+        words += [f"{dashes}object", f"sev-emulated,id=sev0,cbitpos=47,reduced-phys-bits=1{properties}"]
+    assert run_app([*command, *words, f"{dashes}serial", "null", "--summary", f"{tmp_path}/s"]) == 1  # it just halts
+    as_measured = dict.fromkeys(("kernel", "initrd", "command_line"), "as measured")
+    assert json.loads((tmp_path / "s").read_text())["sev"].get("kernel_hashes") == (as_measured if measured else None)

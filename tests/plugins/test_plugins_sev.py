@@ -7,14 +7,13 @@ from pathlib import Path
 import pytest
 from assembler import assemble
 from machines import machine_with, run_guest
-from sev_guests import TEK, TIK, sev_guest, sev_object
+from sev_guests import HASH_AREA, TEK, TIK, firmware_with_hash_area, sev_guest, sev_object
 
 from sevplug.boot import embedded
 from sevplug.core.config import BootImages, Image, ObjectSpec
 from sevplug.core.errors import ConfigError, GuestFault, LaunchRefused
 from sevplug.core.vcpu import PRIVATE, Access, CpuidRegisters
 from sevplug.plugins.sev import API, MSR_SEV_STATUS, SevPlugin
-from sevplug.sevapi.guid_table import FOOTER, HASH_TABLE_AREA
 from sevplug.sevapi.hash_table import hash_images
 from sevplug.sevapi.status import Status
 
@@ -246,19 +245,6 @@ def test_the_summary_speaks_of_the_launch() -> None:
 
 
 # -- kernel hashes ---------------------------------------------------------------------------------------------------
-
-HASH_AREA = 0x10C00
-
-
-def firmware_with_hash_area(size: int = 0x400, base: int = HASH_AREA) -> bytes:
-    """An image whose GUID table names an area for the kernel's hashes and no other."""
-    area = base.to_bytes(4, "little") + size.to_bytes(4, "little")
-    entry = area + (26).to_bytes(2, "little") + HASH_TABLE_AREA.bytes_le
-    footer = (26 + 18).to_bytes(2, "little") + FOOTER.bytes_le
-    image = bytearray(assemble("out 0xf4, al; hlt"))
-    image[-32 - 44 : -32] = entry + footer
-    return bytes(image)
-
 
 KERNEL, INITRD = Image(b"kernel " * 100, "vmlinuz"), Image(b"initrd", "initrd.img")
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import attrs
+from assembler import assemble
 from embedded_board import EmbeddedBoardPlugin
 from machines import MIB, manager_with
 
@@ -20,12 +21,14 @@ from sevplug.plugins import secret_injection
 from sevplug.plugins.measurement import MeasurementPlugin
 from sevplug.plugins.sev import SevPlugin
 from sevplug.sevapi.context import SevContext
+from sevplug.sevapi.guid_table import FOOTER, HASH_TABLE_AREA
 from sevplug.sevapi.keys import TransportKeys
 from sevplug.sevapi.measurement import LaunchMeasurement
 
 TIK, TEK = bytes(range(0x10, 0x20)), bytes(range(0xA0, 0xB0))
 KEYS = TransportKeys(tek=TEK, tik=TIK)
 SECRET_AREA, SECRET_AREA_SIZE = 0x10000, 0xC00
+HASH_AREA = 0x10C00
 
 
 class Events:
@@ -96,3 +99,13 @@ def sev_guest(
     settings = {"boot": boot, "memory": 16 * MIB, "objects": objects, **config}
     with Machine(MachineConfig(**settings), manager) as machine:
         yield SevGuest(machine, board, events)
+
+
+def firmware_with_hash_area(size: int = 0x400, base: int = HASH_AREA) -> bytes:
+    """An image whose GUID table names an area for the kernel's hashes and no other."""
+    area = base.to_bytes(4, "little") + size.to_bytes(4, "little")
+    entry = area + (26).to_bytes(2, "little") + HASH_TABLE_AREA.bytes_le
+    footer = (26 + 18).to_bytes(2, "little") + FOOTER.bytes_le
+    image = bytearray(assemble("out 0xf4, al; hlt"))
+    image[-32 - 44 : -32] = entry + footer
+    return bytes(image)
