@@ -65,6 +65,7 @@ def test_debians_kernel_comes_to_userspace(release: str, settings: dict[str, Any
     found = boot(f"vmlinuz-{release}-cloud", with_init(INIT, tmp_path), **settings)
     assert found.run.result == "reset", found
     assert USERSPACE in found.said
+    assert not found.findings  # firmware and kernels that are right are left alone
     assert (ACTIVE in found.said) is ("plugins" not in settings)
     assert (kernel_text(found.said) == UNMOVED) is ("nokaslr" in settings["append"])
     total = re.search(rb"MemTotal: +(\d+) kB", found.said)
@@ -91,6 +92,7 @@ def test_the_secret_is_read_inside_linux_and_the_guest_reboots() -> None:
     assert ACTIVE in found.said
     assert f"SECRET {LUKS_KEY} ".encode() in found.said
     assert b"text:" + SECRET in found.said
+    assert found.findings == []
 
 
 def test_a_secret_that_was_unlinked_is_erased_in_guest_memory() -> None:

@@ -19,12 +19,16 @@ from sevplug.core.result import RunResult
 
 @attrs.frozen
 class Boot:
-    """One boot: how it ended, what it said, and what lay in firmware's area for secrets at the end."""
+    """One boot: how it ended, what it said, and what lay in firmware's area for secrets at the end.
+
+    ``findings``: of the C-bit checker; None without SEV.
+    """
 
     run: RunResult
     said: bytes = attrs.field(repr=lambda said: repr(said[-600:]))
     launch: Mapping[str, Any]
     area: bytes = attrs.field(repr=False)
+    findings: list[str] | None = None
 
 
 def boot(
@@ -79,7 +83,9 @@ def boot(
             play_owner(machine, secrets)
         run = machine.run(timeout=timeout)
         area = machine.memory.read(0x810000, 0xC00, private=True)
-        return Boot(run, bytes(serial.output), machine.summary(run).get("sev", {}), area)
+        summary = machine.summary(run)
+        findings = None if off else summary["c_bit_checker"]["findings"]
+        return Boot(run, bytes(serial.output), summary.get("sev", {}), area, findings)
 
 
 def _load(image: str | Path | None, what: str) -> Image | None:
