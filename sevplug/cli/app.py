@@ -24,6 +24,8 @@ _COMMANDS = {
     "run": "sevplug.cli.run",
     "qemu": "sevplug.cli.qemu",
     "plugins": "sevplug.cli.plugins",
+    "platform": "sevplug.cli.platform",
+    "owner": "sevplug.cli.owner",
 }
 
 

@@ -13,6 +13,7 @@ from sevplug.sevapi.hash_table import hash_images, required_area
 from sevplug.sevapi.measurement import LaunchMeasurement, verify
 from sevplug.sevapi.policy import Policy, PolicyBit
 from sevplug.sevapi.version import ApiVersion
+from sevplug.sevapi.vmsa import VmsaVariant, vmsa_pages
 
 
 @attrs.frozen
@@ -27,25 +28,45 @@ class Expectation:
         return f"policy {self.policy}, API {self.api}, launch digest {self.digest.hex()}"
 
 
+@attrs.frozen
+class Vcpus:
+    """The virtual processors of an SEV-ES guest, as far as they are measured (see `sevapi.vmsa`).
+
+    `signature` is EAX of CPUID 1 (`cpu_signature`), `variant` how the host's KVM makes such guests, `sev_features` what
+    it switches on in them.
+    """
+
+    count: int
+    signature: int
+    variant: VmsaVariant = VmsaVariant.INIT2
+    sev_features: int = 0
+
+
 def expected_digest(
-    firmware: bytes, kernel: bytes | None = None, initrd: bytes | None = None, cmdline: str | None = None
+    firmware: bytes,
+    kernel: bytes | None = None,
+    initrd: bytes | None = None,
+    cmdline: str | None = None,
+    vcpus: Vcpus | None = None,
 ) -> bytes:
     """The launch digest (32 bytes) of a firmware image and, if there is one, a kernel booted directly.
 
-    The digest covers the processor state of no vCPU, so it is that of an SEV guest and not of an SEV-ES
-    guest. Raises OwnerError for an initrd or command line without a kernel, and for a kernel whose hashes the
-    firmware has no room for.
+    With `vcpus` it is that of an SEV-ES guest, else that of an SEV guest. Raises OwnerError for an initrd or command
+    line without a kernel, for a kernel whose hashes the firmware has no room for, and for vCPUs that it can't start.
     """
-    if kernel is None:
-        if initrd is not None or cmdline is not None:
-            raise OwnerError("expectation: an initrd or a kernel command line needs a kernel")
-        return launch_digest(firmware)
+    regions = [firmware]
     try:
-        required_area(parse_guid_table(firmware))
-        table = hash_images(kernel, initrd or b"", cmdline or "")
+        if kernel is not None:
+            required_area(parse_guid_table(firmware))
+            regions.append(hash_images(kernel, initrd or b"", cmdline or "").to_bytes())
+        elif initrd is not None or cmdline is not None:
+            raise OwnerError("expectation: an initrd or a kernel command line needs a kernel")
+        if vcpus is not None:
+            reset = parse_guid_table(firmware).es_reset_vector
+            regions += vmsa_pages(vcpus.count, reset, vcpus.signature, vcpus.variant, vcpus.sev_features)
     except SevApiError as error:
         raise OwnerError(f"expectation: {error}") from error
-    return launch_digest(firmware, table.to_bytes())
+    return launch_digest(*regions)
 
 
 def expect_images(
@@ -55,15 +76,18 @@ def expect_images(
     kernel: bytes | None = None,
     initrd: bytes | None = None,
     cmdline: str | None = None,
+    vcpus: Vcpus | None = None,
 ) -> Expectation:
     """The expectation for a launch of these images (see `Expectation` and `expected_digest`).
 
-    Raises OwnerError as `expected_digest` does, and for an SEV-ES policy, whose digest these images don't
-    determine.
+    Raises OwnerError as `expected_digest` does, and when the policy asks for SEV-ES and `vcpus` are not given, or the
+    other way round.
     """
-    if PolicyBit.ES in policy:
+    if PolicyBit.ES in policy and vcpus is None:
         raise OwnerError(f"expectation: policy {policy} asks for SEV-ES, which measures processor state as well")
-    return Expectation(policy, api, expected_digest(firmware, kernel, initrd, cmdline))
+    if PolicyBit.ES not in policy and vcpus is not None:
+        raise OwnerError(f"expectation: policy {policy} does not ask for SEV-ES, so that no vCPU is measured")
+    return Expectation(policy, api, expected_digest(firmware, kernel, initrd, cmdline, vcpus))
 
 
 def check_reported(expectation: Expectation, policy: Policy, api: ApiVersion) -> None:

@@ -7,7 +7,12 @@ images that use it:
 - `status`, `state`, `policy`, `version`, `errors`: the vocabulary of the SEV firmware;
 - `digest`, `measurement`, `keys`: what LAUNCH_MEASURE says, and the keys that vouch for it;
 - `secret_table`, `packet`: what LAUNCH_SECRET carries;
-- `guid_table`, `hash_table`: what OVMF publishes in its image and what a direct kernel boot adds to it.
+- `guid_table`, `hash_table`: what OVMF publishes in its image and what a direct kernel boot adds to it;
+- `vmsa`: the processors' state, which SEV-ES measures as well;
+- `certificates`, `amd_certificates`, `chain`, `certificate_files`: who vouches for a platform;
+- `session`: what LAUNCH_START takes from the owner, the transport keys under the platform's key;
+- `report`: what ATTESTATION says, signed by the platform;
+- `kdf`, `cipher`, `elliptic`, `rsa`, `algorithms`, `encodings`: what these are made with.
 
 Import the module that is needed; this package imports none of them, so that importing it costs nothing.
 

@@ -17,6 +17,7 @@ import hmac
 import attrs
 
 from sevplug.sevapi.checks import bytes_of_length, unsigned
+from sevplug.sevapi.cipher import aes_ctr
 from sevplug.sevapi.errors import FirmwareError, FormatError
 from sevplug.sevapi.keys import TransportKeys
 from sevplug.sevapi.measurement import MAC_SIZE, LaunchMeasurement
@@ -77,7 +78,7 @@ def seal_packet(plaintext: bytes, keys: TransportKeys, measurement: LaunchMeasur
     if problem := _length_problem(len(plaintext)):
         raise FormatError(f"packet plaintext: {problem}")
     unsealed = PacketHeader(flags=0, iv=iv, mac=bytes(MAC_SIZE))
-    payload = _aes_ctr(keys.tek, iv, plaintext)
+    payload = aes_ctr(keys.tek, iv, plaintext)
     mac = _mac(unsealed, len(plaintext), payload, keys, measurement)
     return SecretPacket(header=attrs.evolve(unsealed, mac=mac).to_bytes(), payload=payload)
 
@@ -122,7 +123,7 @@ def open_packet(
         raise _refused(Status.UNSUPPORTED, "packet flags: compressed payloads are not supported")
     if header.flags:
         raise _refused(Status.INVALID_PARAM, f"packet flags: reserved bits are set in {header.flags:#x}")
-    return _aes_ctr(keys.tek, header.iv, packet.payload)
+    return aes_ctr(keys.tek, header.iv, packet.payload)
 
 
 def check_guest_address(gpa: int) -> None:
@@ -163,10 +164,3 @@ def _mac(
         )
     )
     return hmac.digest(keys.tik, message, hashlib.sha256)
-
-
-def _aes_ctr(key: bytes, iv: bytes, data: bytes) -> bytes:
-    # Imported here: loading the native modules of a cipher would slow down every start, secret or no secret.
-    from Crypto.Cipher import AES
-
-    return AES.new(key, AES.MODE_CTR, nonce=b"", initial_value=iv).encrypt(data)

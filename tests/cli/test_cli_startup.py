@@ -48,7 +48,17 @@ def foreign(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["plugins", "--json"], ["run", "--help"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--help"],
+        ["--version"],
+        ["plugins", "--json"],
+        ["run", "--help"],
+        ["platform", "verify", "--help"],
+        ["owner", "expect", "--help"],
+    ],
+)
 def test_what_runs_no_guest_imports_nothing_heavy(arguments: list[str]):
     look = "\nimport sys; print(status, {'unicorn', 'rich', 'asyncio', 'structlog'} & set(sys.modules))"
     script = RUN.format(arguments=arguments) + look
@@ -64,7 +74,7 @@ def test_without_a_command_the_help_is_shown(capsys: pytest.CaptureFixture[str])
     assert run_app([]) == 0
     told = capsys.readouterr().out
     assert "Exit status: 0 the guest ended in order" in told
-    for name in ("run", "qemu", "plugins"):
+    for name in ("run", "qemu", "plugins", "platform", "owner"):
         assert f"\n  {name} " in told
 
 

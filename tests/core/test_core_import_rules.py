@@ -15,7 +15,7 @@ import sevplug
 PACKAGE = Path(sevplug.__file__).parent
 CORE = PACKAGE / "core"
 ENGINE = CORE / "engine"
-FOLDERS = ("board", "boot", "cli", "core", "owner", "plugins", "sevapi")
+FOLDERS = ("board", "boot", "cli", "core", "owner", "platform", "plugins", "sevapi")
 # folder -> what of sevplug it may import besides itself
 ALLOWED: dict[str, set[str]] = {
     "core": set(),
@@ -23,8 +23,9 @@ ALLOWED: dict[str, set[str]] = {
     "board": {"boot", "core"},
     "boot": {"core"},
     "owner": {"sevapi"},
-    "plugins": {"core", "board", "boot", "sevapi"},
-    "cli": {"core", "board", "boot", "owner", "plugins", "sevapi"},
+    "platform": {"sevapi"},
+    "plugins": {"core", "board", "boot", "platform", "sevapi"},
+    "cli": {"core", "board", "boot", "owner", "platform", "plugins", "sevapi"},
 }
 
 
