@@ -61,6 +61,8 @@ class GuestMemory:
         # Told (gpa, size) of each store from outside the CPU; the engine keeps its translated code right with it.
         self.on_write: Callable[[int, int], None] | None = None
         self.ranges: list[MemoryRange] = []
+        # Pages that were stored to before there is an engine: a cipher that comes then has to know.
+        self._loaded: set[int] = set()
         ram = self._allocate(ram_size)
         low = min(ram_size, LOW_RAM_LIMIT)
         # Nearly every access goes here.
@@ -96,6 +98,7 @@ class GuestMemory:
         entry = MemoryRange(gpa, size, kind, name, self._allocate(size))
         self._insert(entry)
         entry.buffer[: len(data)] = data
+        self._loaded.update(range(gpa, entry.end, PAGE_SIZE))
         return entry
 
     def find(self, gpa: int) -> MemoryRange | None:
@@ -120,9 +123,9 @@ class GuestMemory:
 
         Before the engine is there, and once.
         """
-        self.ranges[:] = [
-            attrs.evolve(entry, forms=PageForms(entry.gpa, entry.buffer, cipher)) for entry in self.ranges
-        ]
+        for number, entry in enumerate(self.ranges):
+            loaded = [(page - entry.gpa) // PAGE_SIZE for page in self._loaded if entry.gpa <= page < entry.end]
+            self.ranges[number] = attrs.evolve(entry, forms=PageForms(entry.gpa, entry.buffer, cipher, loaded))
         self._low = self.ranges[0]
 
     def read(self, gpa: int, size: int, *, private: bool = False, dma: bool = True) -> bytes:
@@ -173,6 +176,8 @@ class GuestMemory:
             done += length
         if self.on_write is not None:
             self.on_write(gpa, len(data))
+        elif self._low.forms is None:
+            self._loaded.update(range(gpa & -PAGE_SIZE, gpa + len(data), PAGE_SIZE))
 
     def close(self) -> None:
         """Give the buffers back; the memory cannot be used afterwards."""

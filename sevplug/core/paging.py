@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from sevplug.core.vcpu import PRIVATE, Access
-from sevplug.core.views import PRIVATE_FORM
+from sevplug.core.views import PRIVATE_FORM, UNTOUCHED
 
 # Permissions in the low bits of a result.
 READABLE, WRITABLE, EXECUTABLE = 1, 2, 4
@@ -223,7 +223,8 @@ class PageWalker:
         if max(pages) + 0x1000 > self._ram_size:
             return
         if self._states is not None:
-            if not all(self._states[page >> 12] & PRIVATE_FORM for page in pages):
+            # A page that nobody touched may turn without a word.
+            if not all(self._states[page >> 12] & (UNTOUCHED | PRIVATE_FORM) == PRIVATE_FORM for page in pages):
                 return
             self._table_pages |= pages
         if len(self._known) >= _WAYS:

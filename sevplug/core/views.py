@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from array import array
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from itertools import groupby
 from typing import Final, Protocol
 
@@ -23,6 +23,8 @@ PAGE: Final = 4096
 SHARED, PRIVATE_FORM, UNTOUCHED, STALE = 0, 1, 2, 4
 # How many pages are deciphered at once when the first of them is touched, and the unit of a cipher call that has one.
 _AHEAD = 512
+# No linear page begins there.
+_NOWHERE = 0xFFFF_FFFF_FFFF_FFFF
 # A cipher works on blocks of 16 bytes.
 _BLOCK = 16
 
@@ -47,10 +49,12 @@ class PageEvent:
     ``kind``: ``read``, ``write``, ``fetch``, ``table`` (by the CPU, the last for a walk), ``dma-read``, ``dma-write``
     (from outside), ``reserved`` (a page-table entry has a reserved bit set; ``gpa`` says nothing then).  ``gpa``: of
     the page.  ``linear``: the address that the CPU used, its low 12 bits zero, None for a device.  ``private``: the
-    view of this access.
-    ``written_private``: the view it was last written in.  ``by_device``: the last store came from outside the CPU.
-    ``unlike_data``: a fetch from a page whose mapping makes data shared.  ``before``: the linear page at which the CPU
-    used it when it changed its view last, or first.
+    view of this access.  ``written_private``: the view it was last written in (the first access to a page counts as a
+    store).  ``by_device``: the last store that was seen came from outside the CPU, whose own are not seen while it
+    keeps the page in one view.  ``unlike_data``: a fetch from a page whose mapping makes data shared.  ``before``: the
+    linear page at which the CPU used it when it changed its view last, or first; None where it has not.
+
+    A device that stores a whole page is not told of, since nothing is left of what was there: who reads it is.
     """
 
     kind: str
@@ -89,20 +93,23 @@ class PageCounts:
 class PageForms:
     """The forms of one range: ``buffer`` lies at guest-physical address ``base``.
 
-    ``states`` has one byte a page.  ``converted(first page number of the range, from outside)`` is told after a page
-    that the CPU may have cached was converted; ``tell`` gets a `PageEvent`.
+    ``states`` has one byte a page.  ``converted(page number in the range)`` is told after a page that the CPU may have
+    cached was converted, or stored to through the other view; ``tell`` gets a `PageEvent`.  ``loaded``: the numbers of
+    the pages that hold something already.
     """
 
-    def __init__(self, base: int, buffer: memoryview, cipher: PageCipher) -> None:
+    def __init__(self, base: int, buffer: memoryview, cipher: PageCipher, loaded: Iterable[int] = ()) -> None:
         self.base = base
         self._buffer = buffer
         self._cipher = cipher
         count = len(buffer) // PAGE
         self.states = bytearray([UNTOUCHED]) * count
+        for page in loaded:
+            self.states[page] = SHARED
         # Page number -> how often it was converted.
         self.conversions: Counter[int] = Counter()
         # Where the CPU used a page when it last came here with it, by page number.
-        self._linear = array("Q", bytes(8 * count))
+        self._linear = array("Q", [_NOWHERE]) * count
         # Pages whose last store came from outside the CPU.
         self._by_device: set[int] = set()
         self.converted: Callable[[int], None] = lambda _page: None
@@ -133,7 +140,7 @@ class PageForms:
                 bool(want),
                 bool(written),
                 page in self._by_device,
-                before=self._linear[page],
+                before=None if self._linear[page] == _NOWHERE else self._linear[page],
             )
             self._linear[page] = linear
             self._convert(page, want)
@@ -167,14 +174,14 @@ class PageForms:
         """
         want = PRIVATE_FORM if private else SHARED
         first, last = start // PAGE, (start + size - 1) // PAGE
-        if first == last and self.states[first] & PRIVATE_FORM == want:
+        if first == last and self.states[first] & ~UNTOUCHED == want:
             return bytes(self._buffer[start : start + size])
         states = self.states[first : last + 1]
-        if all(state & PRIVATE_FORM == want for state in set(states)):
-            return bytes(self._buffer[start : start + size])
         if dma:
             for page in range(first, last + 1):
                 self._surprised(page)
+        if all(state & PRIVATE_FORM == want for state in set(states)):
+            return bytes(self._buffer[start : start + size])
         pieces = []
         page = first
         for form, run in groupby(states, lambda state: state & PRIVATE_FORM):
@@ -244,6 +251,8 @@ class PageForms:
                 self._buffer[wide:end] = copy
                 self.states[page] = (want ^ PRIVATE_FORM) | STALE
                 self._by_device.discard(page)
+                # Whoever may store without coming here has to come again.
+                self.converted(page)
                 return
             written = bool(state & PRIVATE_FORM) != bool(state & STALE)
             event = PageEvent("dma-write", self.base + page * PAGE, None, bool(want), written, page in self._by_device)

@@ -270,13 +270,12 @@ class Fills:
         entry = self._machine.memory.find(page)
         if entry is None:
             return (NOWHERE if self._machine.bus.find_mmio(page) is None else page), found
-        found = self._enter(entry, page, found, access, address)
-        if entry.kind is not RangeKind.ROM:
-            return page, found
-        if access == _WRITE:
+        rom = entry.kind is RangeKind.ROM
+        if rom and access == _WRITE:
             # A store to ROM goes nowhere; the next load comes back here.
             return NOWHERE, WRITABLE
-        return page, found & ~WRITABLE
+        found = self._enter(entry, page, found, access, address)
+        return page, found & ~WRITABLE if rom else found
 
     def _remember_code(self, address: int, page: int) -> None:
         if len(self._code_at) >= _MANY_PAGES:
