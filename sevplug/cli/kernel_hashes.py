@@ -24,9 +24,11 @@ def with_kernel_hashes(objects: tuple[ObjectSpec, ...], boot: BootImages) -> tup
             return objects
     except FormatError:
         return objects  # the launch says what is wrong with it
-    if not any(spec.type == sev_object.TYPE for spec in objects):
+    if not any(spec.type in sev_object.TYPES for spec in objects):
         return (*objects, attrs.evolve(sev_object.DEFAULT_SPEC, properties=_on(sev_object.DEFAULT_SPEC)))
-    return tuple(attrs.evolve(spec, properties=_on(spec)) if spec.type == sev_object.TYPE else spec for spec in objects)
+    return tuple(
+        attrs.evolve(spec, properties=_on(spec)) if spec.type in sev_object.TYPES else spec for spec in objects
+    )
 
 
 def _on(spec: ObjectSpec) -> dict[str, str]:

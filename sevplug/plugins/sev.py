@@ -6,7 +6,7 @@ and the launch as an ``-object sev-emulated`` describes it.  Nothing is encrypte
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
@@ -18,11 +18,12 @@ from sevplug.core.machine import Machine
 from sevplug.core.paging import CR0_PG, CR4_PAE
 from sevplug.core.result import HALTED, REFUSED, TERMINATED, End
 from sevplug.core.vcpu import PRIVATE, Access, CpuidRegisters, VCpu
-from sevplug.plugins import sev_object
+from sevplug.plugins import sev_object, sev_platform
 from sevplug.plugins.firmware_images import guid_table
 from sevplug.plugins.ghcb_termination import MSR_GHCB, describe_termination
 from sevplug.plugins.offered_kernel import IMAGES, changed_images
 from sevplug.plugins.sev_object import SevObject
+from sevplug.plugins.sev_platform import GuestPlatform, launch_keys, open_platform
 from sevplug.sevapi import policy
 from sevplug.sevapi.context import SevContext
 from sevplug.sevapi.errors import SevApiError
@@ -31,11 +32,14 @@ from sevplug.sevapi.memory_cipher import MemoryCipher, key_from_seed
 from sevplug.sevapi.status import Status, fw_error_to_str
 from sevplug.sevapi.version import ApiVersion
 
+if TYPE_CHECKING:
+    import click
+
 CPUID_LEAF = 0x8000001F
 CPUID_SEV = 1 << 1
 MSR_SEV_STATUS = 0xC0010131
 STATUS_SEV_ENABLED = 1 << 0
-# What the emulated firmware says of itself; the version that current EPYC firmware reports.
+# What the emulated firmware says of itself where no platform says it; the version that current EPYC firmware reports.
 API = ApiVersion(1, 55, 24)
 HANDLE = 1
 _GENERAL_PROTECTION = 13
@@ -51,6 +55,7 @@ class SevPlugin:
         self._use(sev_object.parse(sev_object.DEFAULT_SPEC))
         self._hashed = False
         self._changed: list[str] = []
+        self._platform: GuestPlatform | None = None
 
     def _use(self, chosen: SevObject) -> None:
         self.object = chosen
@@ -58,22 +63,35 @@ class SevPlugin:
         self._leaf = CpuidRegisters(CPUID_SEV, chosen.c_bit | chosen.reduced_bits << 6, 0, 0)
 
     @hookimpl
+    def add_options(self, command: click.Command) -> None:
+        """``--platform``."""
+        import click  # only for those who come from the command line
+
+        command.params.append(
+            click.Option(
+                ["--platform"],
+                metavar="DIR",
+                help="The emulated platform below the guest, made by sevplug platform new: for sessions and reports.",
+            )
+        )
+
+    @hookimpl
     def machine_init(self, machine: Machine) -> None:
         """Take the object that the machine option names; with neither, a guest with the defaults."""
         self._machine = machine
         objects: dict[str, SevObject] = {}
-        for spec in machine.take_objects(sev_object.TYPE):
+        for spec in machine.take_objects(*sev_object.TYPES):
             if spec.id in objects:
-                raise ConfigError(f"two {sev_object.TYPE} objects have the id {spec.id}")
+                raise ConfigError(f"two SEV objects have the id {spec.id}")
             objects[spec.id] = sev_object.parse(spec)
         for option in _MACHINE_OPTIONS:
             wanted = machine.take_option(option)
             if wanted is not None:
                 break
         if wanted is not None and wanted not in objects:
-            raise ConfigError(f"machine option {option}={wanted}: no {sev_object.TYPE} object has that id")
+            raise ConfigError(f"machine option {option}={wanted}: no SEV object has that id")
         if wanted is None and len(objects) > 1:
-            raise ConfigError(f"{len(objects)} {sev_object.TYPE} objects: say which one with memory-encryption=ID")
+            raise ConfigError(f"{len(objects)} SEV objects: say which one with memory-encryption=ID")
         if wanted is not None:
             self._use(objects[wanted])
         elif objects:
@@ -81,6 +99,15 @@ class SevPlugin:
         if self.object.defaulted_keys:
             names = " and ".join(self.object.defaulted_keys)
             machine.warn(f"no {names} given: 16 zero bytes are used, which everybody knows")
+        folder = machine.config.options.get("platform")
+        if folder is not None:
+            self._platform = open_platform(str(folder), self.object)
+            machine.private[sev_platform.NAME] = self._platform
+        elif self.object.session is not None or self.object.certificate is not None:
+            raise ConfigError(
+                f"object id={self.object.id}: session-file, dh-cert-file: a session is for one platform, "
+                f"expected --platform too"
+            )
 
     # -- what the guest sees ---------------------------------------------------------------------------------------
 
@@ -162,7 +189,9 @@ class SevPlugin:
                 f"{fw_error_to_str(status)}",
                 int(status),
             )
-        return SevContext(self.object.policy, API, HANDLE, self.object.keys, self.object.c_bit)
+        keys = launch_keys(self._platform, self.object)
+        api = API if self._platform is None else self._platform.firmware.api
+        return SevContext(self.object.policy, api, HANDLE, keys, self.object.c_bit)
 
     @hookimpl
     def launch_update(self, machine: Machine, gpa: int, data: bytes) -> None:
@@ -201,9 +230,9 @@ class SevPlugin:
             document.setdefault("sev", {}).update(
                 policy=int(launch.context.policy),
                 state=launch.state.value,
-                api_major=API.major,
-                api_minor=API.minor,
-                build_id=API.build,
+                api_major=launch.context.api.major,
+                api_minor=launch.context.api.minor,
+                build_id=launch.context.api.build,
             )
             if self._hashed:
                 document["sev"]["kernel_hashes"] = {

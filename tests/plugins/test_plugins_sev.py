@@ -122,7 +122,7 @@ def build_refusal(*objects: object, **config: object) -> str:
 @pytest.mark.parametrize("option", ["memory-encryption", "confidential-guest-support"])
 def test_an_id_that_no_object_has_is_refused_in_the_spelling_that_was_used(option: str) -> None:
     text = build_refusal(sev_object("sev0"), machine_options={option: "sev1"})
-    assert text == f"machine option {option}=sev1: no sev-emulated object has that id"
+    assert text == f"machine option {option}=sev1: no SEV object has that id"
 
 
 def test_two_objects_need_the_machine_option() -> None:

@@ -106,7 +106,7 @@ def test_what_qemu_demands_has_no_default(name: str, expected: str) -> None:
 
 
 def test_an_unknown_property_is_refused_as_qemu_refuses_it() -> None:
-    assert refusal(spec(dh_cert_file="x")) == "Property 'sev-emulated.dh-cert-file' not found"
+    assert refusal(spec(cert_chain="x")) == "Property 'sev-emulated.cert-chain' not found"
 
 
 @pytest.mark.parametrize("name", ["tik", "tek"])

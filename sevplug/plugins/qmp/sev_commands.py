@@ -9,14 +9,16 @@ import base64
 import binascii
 import re
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 from sevplug.core.errors import LaunchRefused
 from sevplug.core.launch import LaunchSecret, LaunchState
 from sevplug.plugins.qmp.arguments import STRING, UINT64, Argument
 from sevplug.plugins.qmp.errors import QmpError
 from sevplug.plugins.qmp.registry import Command
+from sevplug.plugins.sev_platform import platform_of
 from sevplug.sevapi.context import SevContext
+from sevplug.sevapi.errors import FirmwareError
 from sevplug.sevapi.state import GuestState
 from sevplug.sevapi.status import Status, fw_error_to_str
 from sevplug.sevapi.version import ApiVersion
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 # What the kernel returns when the firmware refuses a command (Linux ``drivers/crypto/ccp/sev-dev.c``).
 _EIO = 5
 _MNONCE_SIZE = 16
+_NO_REPORT = "Failed to query the attestation report length ret={} fw_err={} ({})"
 _MEASURED = frozenset({LaunchState.SECRET, LaunchState.RUNNING})
 _WHITE_SPACE = re.compile(r"[ \t\r\n]+")
 
@@ -60,21 +63,39 @@ def _query_launch_measure(machine: Machine, _arguments: Mapping[str, Any]) -> di
     return {"data": base64.b64encode(measurement.blob).decode()}
 
 
-def _query_capabilities(machine: Machine, _arguments: Mapping[str, Any]) -> NoReturn:
-    # There is no platform behind an emulated guest whose certificates could be shown.
-    raise QmpError("KVM not enabled" if launch_of(machine) is None else "SEV is not enabled in KVM")
+def _query_capabilities(machine: Machine, _arguments: Mapping[str, Any]) -> dict[str, Any]:
+    platform = platform_of(machine)
+    if platform is None:
+        # No certificates could be shown.
+        raise QmpError("KVM not enabled" if launch_of(machine) is None else "SEV is not enabled in KVM")
+    pdh, chain = platform.firmware.pdh_cert_export()
+    return {
+        "pdh": base64.b64encode(pdh).decode(),
+        "cert-chain": base64.b64encode(chain).decode(),
+        "cpu0-id": base64.b64encode(platform.firmware.get_id()).decode(),
+        "cbitpos": platform.c_bit,
+        "reduced-phys-bits": platform.reduced_bits,
+    }
 
 
-def _query_attestation_report(machine: Machine, arguments: Mapping[str, Any]) -> NoReturn:
-    if launch_of(machine) is None:
+def _query_attestation_report(machine: Machine, arguments: Mapping[str, Any]) -> dict[str, str]:
+    launch = launch_of(machine)
+    if launch is None:
         raise QmpError("SEV is not enabled")
     mnonce = decoded(arguments["mnonce"])
     if mnonce is None:
         raise QmpError("SEV: failed to decode mnonce input")
     if len(mnonce) != _MNONCE_SIZE:
         raise QmpError(f"SEV: mnonce must be {_MNONCE_SIZE} bytes (got {len(mnonce)})")
-    # No key signs reports here; the firmware's word for a command it does not have.
-    raise firmware_error("Failed to query the attestation report length ret={} fw_err={} ({})", Status.UNSUPPORTED)
+    platform, measurement = platform_of(machine), machine.launch.measurement
+    if platform is None or measurement is None:
+        # No key signs reports; the firmware's word for a command it does not have.
+        raise firmware_error(_NO_REPORT, Status.UNSUPPORTED)
+    try:
+        report = platform.firmware.attestation(mnonce, measurement.digest, launch.policy)
+    except FirmwareError as error:
+        raise firmware_error(_NO_REPORT, error.status) from None
+    return {"data": report.to_base64()}
 
 
 def _inject_launch_secret(machine: Machine, arguments: Mapping[str, Any]) -> None:
