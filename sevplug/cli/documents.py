@@ -56,7 +56,7 @@ def write_documents(outputs: Mapping[Path, Output]) -> None:
                 if path.is_dir():
                     raise IsADirectoryError(21, "Is a directory")
                 if not output.private:
-                    os.chmod(name, 0o666 & ~_umask())
+                    os.chmod(name, 0o666 & ~umask())
         while made:
             name, path = made[-1]
             with _named(path):
@@ -78,7 +78,8 @@ def _named(path: Path) -> Iterator[None]:
         raise ConfigError(f"{str(path)!r}: not a file name") from None
 
 
-def _umask() -> int:
+def umask() -> int:
+    """The process's mask for the modes of new files."""
     current = os.umask(0)
     os.umask(current)
     return current

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from sevplug.cli.documents import umask
 from sevplug.core.errors import ConfigError
 
 
@@ -42,7 +43,7 @@ class SummaryFile:
                 self._target.write_text(text)
                 return
             self._reserved.write_text(text)
-            self._reserved.chmod(0o666 & ~_umask())
+            self._reserved.chmod(0o666 & ~umask())
             self._reserved.replace(self._target)
             self._reserved = None
         except OSError as error:
@@ -57,9 +58,3 @@ class SummaryFile:
 
     def _refused(self, error: OSError) -> ConfigError:
         return ConfigError(f"--summary {self._shown}: {error.strerror or error}, expected a writable file")
-
-
-def _umask() -> int:
-    current = os.umask(0)
-    os.umask(current)
-    return current

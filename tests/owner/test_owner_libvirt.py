@@ -8,14 +8,18 @@ from uuid import UUID
 import attrs
 import pytest
 from parts import find_tool, missing
+from sev_platforms import CHAIN
 
-from sevplug.owner.expect import expect_images
+from sevplug.cli.app import run_app
+from sevplug.owner.expect import Vcpus, expect_images, expected_digest
+from sevplug.owner.session import make_owner_session
 from sevplug.sevapi.keys import TransportKeys
 from sevplug.sevapi.measurement import LaunchMeasurement, measure
 from sevplug.sevapi.packet import SecretPacket, open_packet
 from sevplug.sevapi.policy import Policy
 from sevplug.sevapi.secret_table import LUKS_KEY, parse_secret_table
 from sevplug.sevapi.version import ApiVersion
+from sevplug.sevapi.vmsa import VmsaVariant, cpu_signature
 
 pytestmark = pytest.mark.real
 
@@ -142,3 +146,31 @@ def assert_refused(validator: Validator) -> None:
     run = validator.run()
     assert run.returncode == 1
     assert run.stderr == "ERROR: Measurement does not match, VM is not trustworthy\n"
+
+
+def test_a_session_of_ours_is_what_tk_takes(validator: Validator, tmp_path: Path) -> None:
+    made = make_owner_session(CHAIN.pdh, Policy(1))
+    tk = tmp_path / "tk"
+    tk.write_bytes(made.keys.tek + made.keys.tik)
+    measurement = measure(made.keys.tik, API, Policy(1), expected_digest(validator.firmware.read_bytes()), bytes(16))
+    command = [PYTHON, VALIDATE, "--firmware", validator.firmware, "--tk", tk, "--policy", 1]
+    command += ["--measurement", measurement.to_base64()]
+    command += ["--api-major", API.major, "--api-minor", API.minor, "--build-id", API.build]
+    words = [str(word) for word in command]
+    run = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
+    assert (run.returncode, run.stdout) == (0, "OK: Looks good to me\n"), run.stderr
+    assert run_app(["owner", "verify", "--api-major", "1", "--api-minor", "55", "--build-id", "24", *words[2:10]]) == 0
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_the_processors_of_an_es_guest_are_those_of_kvm_sev_es_init(
+    tmp_path: Path, ovmf_amdsev: Path, count: int
+) -> None:
+    vcpus = Vcpus(count, cpu_signature(25, 1, 1), VmsaVariant.INIT)
+    digest = expected_digest(ovmf_amdsev.read_bytes(), vcpus=vcpus)
+    measurement = measure(KEYS.tik, API, Policy(5), digest, bytes(16))
+    told = Validator(tmp_path, ovmf_amdsev, measurement, policy=5)
+    cpu = ["--cpu-family", "25", "--cpu-model", "1", "--cpu-stepping", "1"]
+    run = told.run("--num-cpus", str(count), *cpu)
+    assert (run.returncode, run.stdout) == (0, "OK: Looks good to me\n"), run.stderr
+    assert told.run("--num-cpus", str(count + 1), *cpu).returncode == 1

@@ -127,12 +127,12 @@ def test_an_id_that_no_object_has_is_refused_in_the_spelling_that_was_used(optio
 
 def test_two_objects_need_the_machine_option() -> None:
     text = build_refusal(sev_object("a"), sev_object("b"))
-    assert text == "2 sev-emulated objects: say which one with memory-encryption=ID"
+    assert text == "2 SEV objects: say which one with memory-encryption=ID"
 
 
 def test_two_objects_of_one_id_are_refused() -> None:
     text = build_refusal(sev_object("a", cbitpos="47"), sev_object("a", cbitpos="48"))
-    assert text == "two sev-emulated objects have the id a"
+    assert text == "two SEV objects have the id a"
 
 
 def test_both_spellings_at_once_are_refused() -> None:

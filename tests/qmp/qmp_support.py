@@ -149,7 +149,8 @@ def spinning_guest() -> BootImages:
 def real_machine(option: str, *others: object, **config: Any) -> Iterator[Machine]:
     """A real machine, paused, that runs on a thread of its own."""
     settings: dict[str, Any] = {"boot": spinning_guest(), "memory": MIB, "paused": True} | config
-    machine = Machine(MachineConfig(options={"qmp": option}, **settings), plugin_manager(*others))
+    settings["options"] = {"qmp": option, **settings.get("options", {})}
+    machine = Machine(MachineConfig(**settings), plugin_manager(*others))
     thread = threading.Thread(target=machine.run, kwargs={"timeout": 60})
     try:
         thread.start()

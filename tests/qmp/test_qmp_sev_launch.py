@@ -77,9 +77,8 @@ def test_a_packet_for_another_measurement_changes_nothing(tmp_path: Path) -> Non
 def test_real_firmware_says_where_the_secret_goes(tmp_path: Path, ovmf_amdsev: Path) -> None:
     boot = BootImages(firmware=Image.load(ovmf_amdsev, "firmware"))
     with (
-        sev_machine(tmp_path / "q", boot, 16 * MIB),
+        sev_machine(tmp_path / "q", boot, 16 * MIB) as machine,
         Client(tmp_path / "q").negotiate() as client,
     ):
         assert client.execute("sev-inject-launch-secret", **sealed(client, b"x" * 16)) == {}
-        client.execute("pmemsave", val=0x810000, size=16, filename=str(tmp_path / "memory"))
-    assert (tmp_path / "memory").read_bytes() == b"x" * 16
+        assert machine.memory.read(0x810000, 16, private=True) == b"x" * 16

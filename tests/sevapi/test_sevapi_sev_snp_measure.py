@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from sevplug.owner.expect import Vcpus, expected_digest
 from sevplug.sevapi.digest import launch_digest
 from sevplug.sevapi.hash_table import hash_images
 
@@ -36,3 +37,18 @@ def test_firmware_and_kernel_hashes(ovmf_amdsev: Path, tmp_path: Path, initrd: b
     initrd_file.write_bytes(initrd)
     ours = launch_digest(ovmf_amdsev.read_bytes(), hash_images(KERNEL, initrd, cmdline).to_bytes())
     assert ours == their_digest(ovmf_amdsev, kernel_file, initrd_file if initrd else None, cmdline or None)
+
+
+@pytest.mark.parametrize("vcpus", [1, 2, 5])
+@pytest.mark.parametrize("kernel", [False, True], ids=["firmware", "kernel"])
+def test_the_processors_of_an_es_guest(ovmf_amdsev: Path, tmp_path: Path, vcpus: int, kernel: bool) -> None:
+    import sevsnpmeasure.guest as measure
+    from sevsnpmeasure.sev_mode import SevMode
+
+    kernel_file = tmp_path / "kernel"
+    kernel_file.write_bytes(KERNEL)
+    theirs = measure.calc_launch_digest(
+        SevMode.SEV_ES, vcpus, 0xA00F11, str(ovmf_amdsev), str(kernel_file) if kernel else None, None, "quiet", 0
+    )
+    images = (KERNEL, None, "quiet") if kernel else ()
+    assert expected_digest(ovmf_amdsev.read_bytes(), *images, vcpus=Vcpus(vcpus, 0xA00F11)) == theirs

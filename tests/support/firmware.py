@@ -10,9 +10,10 @@ from sevplug.core.machine import Machine
 from sevplug.core.plugins import Selection, load_plugins
 
 
-def sev_object(c_bit: int = 51) -> ObjectSpec:
+def sev_object(c_bit: int = 51, encrypt_memory: str = "on") -> ObjectSpec:
     """An ``-object sev-emulated`` with zero keys."""
-    return ObjectSpec("sev-emulated", "sev0", {"cbitpos": str(c_bit), "reduced-phys-bits": "1"})
+    properties = {"cbitpos": str(c_bit), "reduced-phys-bits": "1", "encrypt-memory": encrypt_memory}
+    return ObjectSpec("sev-emulated", "sev0", properties)
 
 
 def run_until(

@@ -37,6 +37,23 @@ def find_images(*names: str) -> tuple[Path, ...]:
     )
 
 
+def find_virtee() -> Path:
+    """The folder of the virtee "sev" crate's certificates and, where it could be built, its peer; or a skip."""
+    for folder in guest_folders():
+        if (folder / "virtee" / "certs").is_dir():
+            return folder / "virtee"
+    missing("virtee/certs is missing: run scripts/fetch-virtee, or set SEVPLUG_GUESTS to a folder that holds it")
+
+
+def find_virtee_peer() -> Path:
+    """The program of tests/peers/virtee, or a skip that says why there is none."""
+    peer = find_virtee() / "peer"
+    if not peer.is_file():
+        # Not `missing`: Debian 12's own rustc is too old for the crate, and that is no mistake of the machine's.
+        pytest.skip("virtee/peer is missing: scripts/fetch-virtee needs rustc 1.85 or later, pkg-config and libssl-dev")
+    return peer
+
+
 def find_tool(name: str, package: str) -> str:
     """A real program's path, or a skip that names the Debian package it comes from."""
     path = shutil.which(name)
