@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -27,17 +27,23 @@ class Kernel:
 
 
 class Guest:
-    """One such process; what it needs and writes lies in ``folder``."""
+    """One such process; what it needs and writes lies in ``folder``.
 
-    def __init__(self, folder: Path, firmware: Path, kernel: Kernel | None, timeout: int) -> None:
+    ``launch``: the options with its SEV object, where they are not these keys in files.
+    """
+
+    def __init__(
+        self, folder: Path, firmware: Path, kernel: Kernel | None, timeout: int, launch: Sequence[str] = ()
+    ) -> None:
         self.folder, self.firmware, self.kernel = folder, firmware, kernel
         (folder / "tik.bin").write_bytes(TIK)
         (folder / "tek.bin").write_bytes(TEK)
         self.serial = folder / "serial.txt"
         keys = f"tik={folder / 'tik.bin'},tek={folder / 'tek.bin'}"
+        with_keys = ("--object", f"sev-emulated,id=sev0,cbitpos=47,reduced-phys-bits=1,policy=0x1,{keys}")
         command = [
             sys.executable, "-m", "sevplug", "run", "--bios", str(firmware), "-m", "256M", "-S",
-            "--object", f"sev-emulated,id=sev0,cbitpos=47,reduced-phys-bits=1,policy=0x1,{keys}",
+            *(launch or with_keys),
             "--machine", "memory-encryption=sev0", "--qmp", f"unix:{folder / 'qmp'}",
             "--serial", f"file:{self.serial}", "--timeout", str(timeout),
         ]  # fmt: skip
@@ -110,8 +116,10 @@ class Guest:
 
 
 @contextmanager
-def paused(folder: Path, firmware: Path, kernel: Kernel | None = None, timeout: int = 60) -> Iterator[Guest]:
-    guest = Guest(folder, firmware, kernel, timeout)
+def paused(
+    folder: Path, firmware: Path, kernel: Kernel | None = None, timeout: int = 60, launch: Sequence[str] = ()
+) -> Iterator[Guest]:
+    guest = Guest(folder, firmware, kernel, timeout, launch)
     try:
         yield guest
     finally:
