@@ -41,11 +41,12 @@ def sevplug_program() -> list[str]:
     return [str(script)]
 
 
-def sevplug_boot(guest: Guest) -> list[str]:
+def sevplug_boot(guest: Guest, *, encrypted: bool = True) -> list[str]:
     """Arguments of sevplug for ``guest`` as a SEV guest; with firmware, with the table of kernel hashes."""
     hashes = ",kernel-hashes=on" if guest.firmware else ""
+    memory = "" if encrypted else ",encrypt-memory=off"
     firmware = ["--bios", _image(_SEV_FIRMWARE)] if guest.firmware else []
-    return ["run", *firmware, *_linux(guest, "--"), "-m", MEMORY, "--object", _SEV_OBJECT + hashes]
+    return ["run", *firmware, *_linux(guest, "--"), "-m", MEMORY, "--object", _SEV_OBJECT + hashes + memory]
 
 
 def qemu_boot(guest: Guest) -> list[str]:

@@ -51,12 +51,24 @@ def comparisons() -> list[Comparison]:
         _boot("Debian 6.12, direct", Guest("vmlinuz-6.12-cloud", _BUSYBOX, firmware=False)),
         _boot("CoCo 6.12, OVMF", Guest("bzImage-coco", _COCO, firmware=True)),
         _boot("CoCo 6.12, direct", Guest("bzImage-coco", _COCO, firmware=False)),
+        _encryption("6.1, OVMF", Guest("vmlinuz-6.1-cloud", _BUSYBOX, firmware=True)),
+        _encryption("6.1, direct", Guest("vmlinuz-6.1-cloud", _BUSYBOX, firmware=False)),
         Comparison(
             "embedded guest, whole process (QEMU: start and quit)",
             lambda: ([*sevplug_program(), "run"], qemu_start()),
             typed=b"quit\n",
         ),
     ]
+
+
+def _encryption(name: str, guest: Guest) -> Comparison:
+    """What encrypted memory costs: sevplug against itself with plaintext memory."""
+
+    def commands() -> tuple[list[str], list[str]]:
+        program = sevplug_program()
+        return [*program, *sevplug_boot(guest)], [*program, *sevplug_boot(guest, encrypted=False)]
+
+    return Comparison(f"Debian {name} (peer: sevplug with encrypt-memory=off)", commands, USERSPACE, goal=1.05)
 
 
 def _boot(name: str, guest: Guest, goal: float | None = None) -> Comparison:

@@ -22,9 +22,7 @@ from sevplug.sevapi.report import AttestationReport, make_report
 from sevplug.sevapi.session import open_session
 from sevplug.sevapi.state import PlatformState
 from sevplug.sevapi.status import Status
-from sevplug.sevapi.version import ApiVersion
-
-EMULATED_API = ApiVersion(1, 55, 24)
+from sevplug.sevapi.version import EMULATED_API, ApiVersion
 
 
 @attrs.frozen

@@ -30,7 +30,7 @@ from sevplug.sevapi.errors import SevApiError
 from sevplug.sevapi.hash_table import hash_images, required_area
 from sevplug.sevapi.memory_cipher import MemoryCipher, key_from_seed
 from sevplug.sevapi.status import Status, fw_error_to_str
-from sevplug.sevapi.version import ApiVersion
+from sevplug.sevapi.version import EMULATED_API
 
 if TYPE_CHECKING:
     import click
@@ -39,8 +39,6 @@ CPUID_LEAF = 0x8000001F
 CPUID_SEV = 1 << 1
 MSR_SEV_STATUS = 0xC0010131
 STATUS_SEV_ENABLED = 1 << 0
-# What the emulated firmware says of itself where no platform says it; the version that current EPYC firmware reports.
-API = ApiVersion(1, 55, 24)
 HANDLE = 1
 _GENERAL_PROTECTION = 13
 # What OvmfPkg/ResetVector/Ia32/AmdSev.asm of edk2 and arch/x86/kernel/sev_verify_cbit.S of Linux do.
@@ -182,15 +180,15 @@ class SevPlugin:
         """LAUNCH_START: what the firmware would check of the policy, and the context of everything that follows."""
         if not request.regions:
             raise ConfigError("a SEV guest needs firmware to launch: give one with --bios")
-        status = policy.check(self.object.policy, API)
+        status = policy.check(self.object.policy, EMULATED_API)
         if status != Status.SUCCESS:
             raise LaunchRefused(
-                f"LAUNCH_START: policy {int(self.object.policy):#x} is refused by firmware API {API}: "
+                f"LAUNCH_START: policy {int(self.object.policy):#x} is refused by firmware API {EMULATED_API}: "
                 f"{fw_error_to_str(status)}",
                 int(status),
             )
         keys = launch_keys(self._platform, self.object)
-        api = API if self._platform is None else self._platform.firmware.api
+        api = EMULATED_API if self._platform is None else self._platform.firmware.api
         return SevContext(self.object.policy, api, HANDLE, keys, self.object.c_bit)
 
     @hookimpl

@@ -24,3 +24,7 @@ class ApiVersion:
 
     def __str__(self) -> str:
         return f"{self.major}.{self.minor} build {self.build}"
+
+
+# What an emulated platform says of itself: the version that current EPYC firmware reports.
+EMULATED_API = ApiVersion(1, 55, 24)

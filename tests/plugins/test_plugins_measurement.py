@@ -17,9 +17,9 @@ from sevplug.core.hookspecs import hookimpl
 from sevplug.core.launch import LaunchRegion
 from sevplug.core.machine import Machine
 from sevplug.plugins.measurement import MeasurementPlugin
-from sevplug.plugins.sev import API
 from sevplug.sevapi.measurement import LaunchMeasurement, verify
 from sevplug.sevapi.policy import Policy
+from sevplug.sevapi.version import EMULATED_API as API
 
 
 class MoreRegions:

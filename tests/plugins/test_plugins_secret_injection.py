@@ -308,3 +308,21 @@ def test_keys_and_secrets_are_in_no_event_no_repr_and_no_exception(tmp_path: Pat
     for hidden in (TIK, TEK, SECRET):
         for spelling in spellings(hidden):
             assert spelling not in everything
+
+
+# -- what the host sees ----------------------------------------------------------------------------------------------
+
+
+def test_the_secret_and_the_firmware_appear_nowhere_in_what_the_host_can_read() -> None:
+    with sev_guest() as guest:
+        guest.machine.start_launch()
+        guest.machine.inject_secret(guest.seal(SECRET))
+        assert guest.machine.run(timeout=10).result == "shutdown"  # it has read its secret
+        ranges = guest.machine.memory.ranges
+        dump = b"".join(guest.machine.memory.read(entry.gpa, entry.size, dma=False) for entry in ranges)
+        firmware = guest.machine.launch.regions[0].data
+        assert SECRET not in dump
+        assert embedded.SECRET_GUID.bytes_le not in dump
+        blocks = {firmware[at : at + 16] for at in range(0, len(firmware), 16)} - {bytes(16), b"\xff" * 16}
+        assert not [block for block in blocks if block in dump]
+        assert guest.machine.memory.read(SECRET_AREA, len(table()), private=True)[:16] == table()[:16]

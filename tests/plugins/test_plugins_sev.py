@@ -13,9 +13,10 @@ from sevplug.boot import embedded
 from sevplug.core.config import BootImages, Image, ObjectSpec
 from sevplug.core.errors import ConfigError, GuestFault, LaunchRefused
 from sevplug.core.vcpu import PRIVATE, Access, CpuidRegisters
-from sevplug.plugins.sev import API, MSR_SEV_STATUS, SevPlugin
+from sevplug.plugins.sev import MSR_SEV_STATUS, SevPlugin
 from sevplug.sevapi.hash_table import hash_images
 from sevplug.sevapi.status import Status
+from sevplug.sevapi.version import EMULATED_API as API
 
 # -- what the guest sees ---------------------------------------------------------------------------------------------
 

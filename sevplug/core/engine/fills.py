@@ -65,6 +65,8 @@ class Fills:
         self.fault: tuple[int, int | None, int] | None = None
         # What is left to do where the fault is RESTART, or None when translated code has to be dropped.
         self.crossing: Callable[[], object] | None = None
+        # The page for which an instruction was tried again last, -1 once it has had it.
+        self._tried_again = -1
         # A page table that the last walks read and that was not written as one.
         self.misread: PageEvent | None = None
         self.code_pages: set[int] = set()
@@ -237,11 +239,16 @@ class Fills:
         state = forms.states[number]
         if state == want:
             return found
-        if access != _WRITE and state & PRIVATE_FORM != want and not state & UNTOUCHED:
-            # Whoever is told of it wants to know the instruction, which the engine says when it has stopped.
+        crosses = access != _WRITE and state & PRIVATE_FORM != want and not state & UNTOUCHED
+        # Whoever is told of it wants to know the instruction, which the engine says when it has stopped.  Where the
+        # instruction itself lies in this page, its fetch takes the page back, and the second try has to do.
+        if crosses and (access == _FETCH or self._tried_again != page):
+            if access != _FETCH:
+                self._tried_again = page
             self.crossing = partial(forms.enter, number, want, address, _KINDS[access])
             self.fault = (RESTART, None, address)
             return -1
+        self._tried_again = -1
         if forms.enter(number, want, address, _KINDS[access]):
             return found
         # Whoever stores is to come back here: the page was last written through the other view.
