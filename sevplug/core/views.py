@@ -117,6 +117,13 @@ class PageForms:
 
     # -- the CPU ------------------------------------------------------------------------------------------------------
 
+    def touch(self, page: int, want: int, linear: int) -> None:
+        """The first access to ``page``, by the CPU; see `enter`, which does this too."""
+        if self.states[page] & PRIVATE_FORM != want:
+            self._first(page, want)
+        self.states[page] = want
+        self._linear[page] = linear
+
     def enter(self, page: int, want: int, linear: int, kind: str) -> bool:
         """The CPU accesses ``page`` (its number in the range) through view ``want`` (`SHARED` or `PRIVATE_FORM`).
 
@@ -125,10 +132,7 @@ class PageForms:
         state = self.states[page]
         write = kind == "write"
         if state & UNTOUCHED:
-            if state & PRIVATE_FORM != want:
-                self._first(page, want)
-            self.states[page] = want
-            self._linear[page] = linear
+            self.touch(page, want, linear)
             return True
         form = state & PRIVATE_FORM
         written = form ^ PRIVATE_FORM if state & STALE else form

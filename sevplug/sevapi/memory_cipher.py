@@ -83,7 +83,8 @@ class MemoryCipher:
         while len(self._table) < inside + size:
             bit = len(self._table).bit_length() - 1
             self._table += self._xor(self._table, self._constants[bit] * (len(self._table) // BLOCK))
-        return self._xor(self._table[inside : inside + size], self._above(gpa >> _CHUNK_BITS) * (size // BLOCK))
+        table = memoryview(self._table)[inside : inside + size]
+        return self._xor(table, self._above(gpa >> _CHUNK_BITS) * (size // BLOCK))
 
     def _above(self, chunk: int) -> bytes:
         found = self._chunks.get(chunk)

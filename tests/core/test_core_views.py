@@ -117,6 +117,8 @@ class Model:
     def enter(self, gpa: int, want: int, linear: int, kind: str) -> bool:
         """The CPU comes for a page; true: it was last written through the view that it wants."""
         page = self.pages[gpa]
+        # A page that is as the CPU wants it is no occasion to see what it does.
+        seen = page.form != want or page.written != want
         if page.form is None:
             page.written, page.linear = want, linear
         elif page.form != want:
@@ -125,7 +127,7 @@ class Model:
             self.events.append(event)
             page.linear = linear
         page.form = want
-        if kind == "write":
+        if kind == "write" and seen:
             page.written, page.by_device = want, False
         return page.written == want
 

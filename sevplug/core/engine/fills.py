@@ -239,7 +239,10 @@ class Fills:
         state = forms.states[number]
         if state == want:
             return found
-        crosses = access != _WRITE and state & PRIVATE_FORM != want and not state & UNTOUCHED
+        if state & UNTOUCHED:  # nearly all of those that come here
+            forms.touch(number, want, address)
+            return found
+        crosses = access != _WRITE and state & PRIVATE_FORM != want
         # Whoever is told of it wants to know the instruction, which the engine says when it has stopped.  Where the
         # instruction itself lies in this page, its fetch takes the page back, and the second try has to do.
         if crosses and (access == _FETCH or self._tried_again != page):
