@@ -36,7 +36,7 @@ def _line(cells: Sequence[str]) -> str:
 
 
 def _cells(row: Row) -> tuple[str, ...]:
-    goal = "" if row.goal is None else f"≤ {row.goal:.1f}"
+    goal = "" if row.goal is None else f"≤ {row.goal}"
     fraction = row.share.fraction
     share = "" if fraction is None else f"{fraction:.0%}"
     return row.name, _seconds(row.ours), _seconds(row.peer), f"{row.ratio:.2f}", goal, share
