@@ -165,7 +165,7 @@ class PageForms:
     def table_read(self, page: int) -> PageEvent | None:
         """The CPU reads ``page`` as a page table; the event, where it was last written through the shared view."""
         state = self.states[page]
-        if state & UNTOUCHED or bool(state & PRIVATE_FORM) != bool(state & STALE):
+        if state & UNTOUCHED or _written_private(state):
             return None
         return PageEvent("table", self.base + page * PAGE, None, True, False, page in self._by_device)
 
@@ -258,7 +258,7 @@ class PageForms:
                 # Whoever may store without coming here has to come again.
                 self.converted(page)
                 return
-            written = bool(state & PRIVATE_FORM) != bool(state & STALE)
+            written = _written_private(state)
             event = PageEvent("dma-write", self.base + page * PAGE, None, bool(want), written, page in self._by_device)
             self._convert(page, want)
             self.states[page] = want
@@ -276,7 +276,7 @@ class PageForms:
         state = self.states[page]
         if state & UNTOUCHED:
             return
-        written = bool(state & PRIVATE_FORM) != bool(state & STALE)
+        written = _written_private(state)
         if written:
             gpa = self.base + page * PAGE
             self.tell(PageEvent("dma-read", gpa, None, False, written, page in self._by_device))
@@ -315,3 +315,8 @@ def _form_name(state: int) -> str:
     if state & UNTOUCHED:
         return "untouched"
     return "private" if state & PRIVATE_FORM else "shared"
+
+
+def _written_private(state: int) -> bool:
+    """Whether a page in ``state`` was last written through the private view."""
+    return bool(state & PRIVATE_FORM) != bool(state & STALE)
