@@ -20,7 +20,7 @@ from sevplug.core.bus import Bus, Device
 from sevplug.core.clock import Clock, HostClock
 from sevplug.core.config import MachineConfig, ObjectSpec
 from sevplug.core.control import Control
-from sevplug.core.engine import Engine
+from sevplug.core.engine import DebugUnit, Engine
 from sevplug.core.errors import ConfigError, LaunchRefused
 from sevplug.core.interrupts import InterruptSource, NoInterrupts
 from sevplug.core.launch import Launch, LaunchRegion, LaunchRequest, LaunchSecret
@@ -105,6 +105,11 @@ class Machine:
     def cpu(self) -> VCpu:
         """The one virtual CPU."""
         return self.engine.cpu
+
+    @property
+    def debug(self) -> DebugUnit:
+        """Breakpoints and single steps; at a breakpoint the machine is paused, with the status ``debug``."""
+        return self.engine.debug
 
     def take_objects(self, *types: str) -> list[ObjectSpec]:
         """Hand over the ``-object`` specifications of these types (hook ``machine_init`` only)."""
@@ -220,7 +225,8 @@ class Machine:
         self.notify(events.LAUNCH_SECRET, gpa=gpa, size=len(packet.payload))
         return gpa
 
-    def _finish_launch(self) -> None:
+    def finish_launch(self) -> None:
+        """The guest is about to execute something; harmless when it did before."""
         if self.launch.context is None or self.launch.state.value == "running":
             return
         with self._explained():
@@ -259,7 +265,7 @@ class Machine:
             if not self._paused:
                 self.resume()
             while self._end is None and not until():
-                if self._paused:
+                if self._paused and not self.debug.stepping:
                     self.control.serve(min(0.2, max(0.001, deadline - time.monotonic())))
                 elif self.engine.run():
                     slept += _SLEEP_SECONDS
@@ -277,17 +283,22 @@ class Machine:
         """Let the guest run; the launch is finished at the first time."""
         if self.status == "running" or self._end is not None:
             return
-        self._finish_launch()
+        self.finish_launch()
         self._paused = False
         self.status = "running"
+        self.clock.go_on()
         self.notify(events.RUN_RESUME)
 
-    def pause(self) -> None:
-        """Stop the guest between two instructions; `resume` goes on."""
+    def pause(self, status: str = "paused") -> None:
+        """Stop the guest between two instructions; `resume` goes on.
+
+        ``status``: ``debug`` where a breakpoint did it, as in QEMU.
+        """
         if self.status != "running":
             return
         self._paused = True
-        self.status = "paused"
+        self.status = status
+        self.clock.stand_still()
         self.engine.leave()
         self.notify(events.RUN_STOP)
 
