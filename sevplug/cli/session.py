@@ -83,8 +83,8 @@ def run_session(session: Session, plugins: PluginManager) -> int:
     from sevplug.cli.interrupt import ended_by_signals
     from sevplug.core.machine import Machine
 
-    if session.config.paused and not session.config.options.get("qmp"):
-        raise ConfigError("-S: without a QMP server nothing could ever let the guest run, expected --qmp too")
+    if session.config.paused and not any(session.config.options.get(name) for name in ("qmp", "gdb")):
+        raise ConfigError("-S: without a server nothing could ever let the guest run, expected --qmp or --gdb too")
     if session.config.boot.direct and not plugins.has_plugin("direct-boot"):
         raise ConfigError("--kernel: without firmware the plug-in direct-boot starts it, expected it to be on")
     with contextlib.ExitStack() as stack:

@@ -384,6 +384,11 @@ class Engine:
         """
         return self._linear.peek(linear, size)
 
+    def go_to(self, rip: int) -> None:
+        """Have the CPU go on at ``rip``, which a halted one does not do for a new RIP alone."""
+        self.cpu.set("rip", rip)
+        self._halted = False
+
     def poke(self, linear: int, data: bytes) -> bool:
         """Store ``data`` at a linear address as the guest's stores would, but into ROM too and without a trace in its
         page tables.  False, and nothing is stored, where a part is not mapped or is no memory."""

@@ -31,6 +31,8 @@ MEM_WRITE = 17
 MEM_FETCH = 18
 CPU_EPYC = 35
 REG_RFLAGS = 253
+REG_ST0, REG_XMM0 = 114, 122  # the others follow
+REG_FPSW, REG_FPCW, REG_FPTAG, REG_MXCSR = 31, 246, 247, 249
 PROT_READ, PROT_WRITE, PROT_EXEC = 1, 2, 4
 ERR_EXCEPTION = 21
 # uc_ctl requests: direction << 30 | arguments << 26 | what.

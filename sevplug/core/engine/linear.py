@@ -66,7 +66,8 @@ class LinearMemory:
 
         Rights do not matter, and the guest's page tables stay as they are.
         """
-        if self._cpu.state.d[at.HFLAGS // 4] & at.HF_LMA and not _is_canonical(address):
+        long_mode = self._cpu.state.d[at.HFLAGS // 4] & at.HF_LMA
+        if not _is_canonical(address) if long_mode else address >> 32:
             return None
         found = self._fills.look(address)
         return None if found < 0 else _place(found, address)
