@@ -7,6 +7,7 @@ handed out executable only once it was ever fetched from, and from then on alway
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable
 from ctypes import c_uint32, c_uint64
 from functools import partial
@@ -80,6 +81,8 @@ class Fills:
         self._low_size = self._low.size
         # The states of low RAM's pages; None where memory has but one form.
         self._states = None if self._low.forms is None else self._low.forms.states
+        # Which of the CPU's flushes came last before a page of low RAM was handed out last.
+        self._handed_out = array("Q", bytes(8 * (self._low_size >> 12)))
         # Pages that were converted while translated code of theirs was kept.
         self._stale_code: set[int] = set()
         self._forget: Callable[[int], None] = lambda _page: None
@@ -194,10 +197,13 @@ class Fills:
                 page, found = self._elsewhere(page, found, access, address)
                 if found < 0:
                     return False
-            elif self._states is not None and self._states[page >> 12] != found >> 62:
-                found = self._enter(self._low, page, found, access, address)
-                if found < 0:
-                    return False
+            elif self._states is not None:
+                number = page >> 12
+                if self._states[number] != found >> 62:
+                    found = self._enter(self._low, page, found, access, address)
+                    if found < 0:
+                        return False
+                self._handed_out[number] = self._cpu.flushes
             if access == _FETCH:
                 if page not in self.code_pages:
                     if page in self._stale_code:
@@ -240,8 +246,7 @@ class Fills:
         if state == want:
             return found
         if state & UNTOUCHED:  # nearly all of those that come here
-            forms.touch(number, want, address)
-            return found
+            return found if forms.touch(number, want, address, write=access == _WRITE) else found & ~WRITABLE
         crosses = access != _WRITE and state & PRIVATE_FORM != want
         # Whoever is told of it wants to know the instruction, which the engine says when it has stopped.  Where the
         # instruction itself lies in this page, its fetch takes the page back, and the second try has to do.
@@ -263,13 +268,18 @@ class Fills:
             entry.forms.fetched_from_shared((page - entry.gpa) >> 12, address)
 
     def _converted(self, base: int, number: int) -> None:
-        """Page ``number`` of the range at ``base`` has changed its form: no cached translation is right any more."""
+        """Page ``number`` of the range at ``base`` has changed its form: no translation of it is right any more.
+
+        Nobody knows at which linear addresses it was cached; all go, unless all went since it was handed out last.
+        """
         page = base + (number << 12)
         if page in self.code_pages:
             self.code_pages.discard(page)
             self._stale_code.add(page)
+            self._cpu.flush_translations()
+        elif page >= self._low_size or self._handed_out[number] == self._cpu.flushes:
+            self._cpu.flush_translations()
         self._forget(page)
-        self._cpu.flush_translations()
 
     def code_is_dropped(self) -> None:
         """The engine has thrown away all translated code."""

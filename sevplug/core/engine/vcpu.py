@@ -39,6 +39,8 @@ class EngineCpu:
         self._handle = handle
         self._flags = c_uint64()
         self._flags_pointer = ctypes.byref(self._flags)
+        # How often all translations were forgotten; the engine does so by itself too, which is not counted.
+        self.flushes = 1
 
     @property
     def rip(self) -> int:
@@ -168,4 +170,5 @@ class EngineCpu:
         library.load().tlb_flush_page_x86_64(self.state.cpu_address, address)
 
     def flush_translations(self) -> None:
+        self.flushes += 1
         library.load().tlb_flush_x86_64(self.state.cpu_address)
