@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 import attrs
 
 from sevplug.core.errors import ConfigError
-from sevplug.core.views import PageCipher, PageForms
+from sevplug.core.views import PRIVATE_FORM, PageCipher, PageForms
 
 PAGE_SIZE = 4096
 GIB = 1 << 30
@@ -137,9 +137,12 @@ class GuestMemory:
         """
         low = self._low
         if gpa + size <= low.size and size:
-            if low.forms is None:
+            forms = low.forms
+            if forms is None:
                 return bytes(low.buffer[gpa : gpa + size])
-            return low.forms.read(gpa, size, private=private, dma=dma and not private)
+            if private and forms.states[gpa >> 12] == PRIVATE_FORM and gpa & 0xFFF <= PAGE_SIZE - size:
+                return bytes(low.buffer[gpa : gpa + size])  # each instruction that is intercepted comes here
+            return forms.read(gpa, size, private=private, dma=dma and not private)
         pieces = []
         for entry, start, length in self._pieces(gpa, size):
             if entry is None:
