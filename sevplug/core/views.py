@@ -109,8 +109,8 @@ class PageForms:
             self.states[page] = SHARED
         # Page number -> how often it was converted.
         self.conversions: Counter[int] = Counter()
-        # Where the CPU used a page when it last came here with it, by page number.
-        self._linear = array("Q", [_NOWHERE]) * count
+        # Where the CPU used a page when it last came here with it, by page number; the engine keeps it too.
+        self.linear = array("Q", [_NOWHERE]) * count
         # Pages whose last store came from outside the CPU.
         self._by_device: set[int] = set()
         self.converted: Callable[[int], None] = lambda _page: None
@@ -123,7 +123,7 @@ class PageForms:
         if self.states[page] & PRIVATE_FORM != want:
             self._first(page, want)
         self.states[page] = want if write else want | UNWRITTEN
-        self._linear[page] = linear
+        self.linear[page] = linear
         return write
 
     def enter(self, page: int, want: int, linear: int, kind: str) -> bool:
@@ -144,9 +144,9 @@ class PageForms:
                 bool(want),
                 written,
                 page in self._by_device,
-                before=None if self._linear[page] == _NOWHERE else self._linear[page],
+                before=None if self.linear[page] == _NOWHERE else self.linear[page],
             )
-            self._linear[page] = linear
+            self.linear[page] = linear
             self._convert(page, want)
             if write or written is bool(want):
                 self.states[page] = want
