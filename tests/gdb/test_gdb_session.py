@@ -97,21 +97,6 @@ def test_all_registers_at_once(tmp_path: Path) -> None:
         assert debugger.register(NUMBER["r15"]) == 9
 
 
-@pytest.mark.parametrize(
-    "name", [register.name for register in REGISTERS if register.write and register.name not in ("cs", "ss", "efer")]
-)
-def test_a_register_keeps_what_it_is_given(name: str, tmp_path: Path) -> None:
-    special = {"eflags": 0x246, "cr0": 0x60000011, "cr4": 0x620, "mxcsr": 0x1FA0, "fctrl": 0x27F, "fstat": 0x3801}
-    special |= {"ftag": 0xFFFD, "cr3": 0x13000, "rip": 0x4321, "st0": 0x3FFF8000000000000000}
-    size = REGISTERS[NUMBER[name]].size
-    value = special.get(name, 0x1234 if size == 4 else int.from_bytes(bytes(range(1, size + 1)), "little"))
-    with debugged(assemble(real16("nop")), tmp_path) as guest, guest.debugger() as debugger:
-        if name in {"r8", "r9", *(f"r{number}" for number in range(10, 16))} or (size == 8 and name.startswith("r")):
-            value &= 0xFFFFFFFF if not name[1:].isdigit() else 0  # 16-bit code
-        assert debugger.ask(b"P%x=%s" % (NUMBER[name], value.to_bytes(size, "little").hex().encode())) == b"OK"
-        assert debugger.register(NUMBER[name]) == value
-
-
 def test_a_selector_moves_its_base_in_real_mode_and_is_refused_elsewhere(tmp_path: Path) -> None:
     image = assemble(long64(f"{mark(1)}; nop"))
     with debugged(image, tmp_path) as guest, guest.debugger() as debugger:

@@ -289,7 +289,8 @@ class Engine:
             state.d[at.OLD_EXCEPTION // 4] = 0xFFFFFFFF
             error_code = state.d[at.ERROR_CODE // 4]
             if number < 0x100:
-                self.debug.event()
+                if self.debug.active:
+                    self.debug.event()
                 self._machine.counters.faults += 1
                 if state.d[at.IS_INT // 4]:
                     # Left set, the engine would move RIP behind this INT again at the next intercept.
@@ -322,7 +323,8 @@ class Engine:
             self._take_kick()
             self.leave()
             return
-        self.debug.event()
+        if self.debug.active:
+            self.debug.event()
         self._tick()
         stepping = self._state.q[at.EFLAGS // 8] & FLAG_TF
         if self.intercepts.exit(code, info):
@@ -341,7 +343,8 @@ class Engine:
     def _on_invalid(self, _handle: int, _user: int) -> bool:
         try:
             self._state.d[at.OLD_EXCEPTION // 4] = 0xFFFFFFFF
-            self.debug.event()
+            if self.debug.active:
+                self.debug.event()
             self.intercepts.unknown_opcode()
         except GuestFault as fault:
             self._machine.counters.faults += 1
