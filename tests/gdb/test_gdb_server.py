@@ -126,7 +126,7 @@ def test_a_qmp_client_sees_a_debugged_guest(tmp_path: Path) -> None:
             debugger.start(b"c")
             assert json.loads(client.line())["event"] == "RESUME"
             assert json.loads(client.line())["event"] == "STOP"
-            assert debugger.packet() == b"T05thread:01;swbreak:;"
+            assert debugger.packet() == b"T05thread:01;"
             assert client.execute("query-status") == {"running": False, "status": "debug"}
             assert debugger.ask(b"s") == b"T05thread:01;"
             assert debugger.ask(b"D") == b"OK"

@@ -57,7 +57,8 @@ def test_a_guest_that_waits_is_let_run_to_a_breakpoint(mode: str, kind: bytes, w
         assert debugger.ask(b"?") == STOP
         assert debugger.rip == 0xFFF0
         assert debugger.ask(b"Z%s,%x,1" % (kind, place(image, 1, base))) == b"OK"
-        assert debugger.ask(b"c") == STOP + word
+        # In real mode GDB does not find its breakpoint at the offset that RIP is.
+        assert debugger.ask(b"c") == STOP + (b"" if mode == "real16" else word)
         assert waiting.written == [1]
         # As in QEMU, RIP is the offset in the code segment.
         assert debugger.rip + debugger.register(NUMBER["cs_base"]) == place(image, 1, base)
@@ -322,6 +323,6 @@ def test_a_guest_that_starts_over_keeps_its_breakpoints(tmp_path: Path) -> None:
     image = assemble(real16(f"{mark(1)}; nop; jmp $"))
     with debugged(image, tmp_path) as guest, guest.debugger() as debugger:
         assert debugger.ask(b"Z0,%x,1" % place(image, 1, 0xF0000)) == b"OK"
-        assert debugger.ask(b"c") == STOP + b"swbreak:;"
+        assert debugger.ask(b"c") == STOP
         assert debugger.ask(b"qRcmd," + b"system_reset".hex().encode()) == b"OK"
-        assert debugger.ask(b"c") == STOP + b"swbreak:;"
+        assert debugger.ask(b"c") == STOP

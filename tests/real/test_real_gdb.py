@@ -107,6 +107,10 @@ def test_the_embedded_guest(tmp_path: Path) -> None:
         text = said(
             guest.gdb(
                 r'printf "start=%#lx\n", $cs_base + $pc',
+                "tbreak *0xfffff000",  # where the reset vector jumps to, in real mode
+                "continue",
+                r'printf "first=%#lx\n", $cs_base + $pc',
+                "delete",
                 f"hbreak *{cpuid:#x}",
                 "continue",
                 r'printf "at=%#lx\n", $pc',
@@ -138,6 +142,7 @@ def test_the_embedded_guest(tmp_path: Path) -> None:
         )
         found = values(text)
         assert found["start"] == "0xfffffff0"
+        assert found["first"] == "0xfffff000"
         assert found["at"] == f"{cpuid:#x}"
         assert found["behind"] == f"{cpuid + 2:#x}"
         assert "cpuid" in text

@@ -126,8 +126,13 @@ class Session:
         self._send(_stop_reply(signal) + why)
 
     def _breakpoint_here(self) -> bytes:
-        """What says that it is one of the client's breakpoints at which the guest has stopped."""
+        """What says that it is one of the client's breakpoints at which the guest has stopped.
+
+        Where RIP is an offset, GDB would not find its breakpoint there, and take it for one that it has removed.
+        """
         here = self._machine.debug.linear_rip
+        if here != self._machine.cpu.rip:
+            return b""
         return next((text for kind, text in _KINDS.items() if (kind, here) in self._breakpoints), b"")
 
     # -- packets ---------------------------------------------------------------------------------------------------
