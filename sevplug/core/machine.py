@@ -65,6 +65,8 @@ class Machine:
         self._regions: list[LaunchRegion] = []
         self._end: End | None = None
         self._paused = config.paused
+        if self._paused:
+            self.clock.stand_still()
         self._launched = False
         self._closed = False
         self._engine: Engine | None = None

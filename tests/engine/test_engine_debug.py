@@ -252,10 +252,15 @@ def test_a_step_takes_no_interrupt_and_the_run_behind_it_does() -> None:
         assert machine.engine.count()["interrupts"] == 1
 
 
-def test_time_stands_still_at_a_breakpoint() -> None:
+def test_time_stands_still_before_the_start_and_at_a_breakpoint() -> None:
     image = assemble(long64(f"{mark(1)}; nop"))
     for clock in ("virtual", "host"):
         with machine_with(image, paused=True, clock=clock) as (machine, _board):
+            machine.clock.catch_up()
+            before = machine.clock.now
+            time.sleep(0.02)
+            machine.clock.catch_up()
+            assert machine.clock.now == before
             machine.debug.breakpoints.insert(place(image, 1))
             to_breakpoint(machine)
             machine.clock.catch_up()

@@ -14,6 +14,8 @@ from remote_debugger import Debugged, Debugger, debugged
 from sev_guests import sev_object
 
 from sevplug.core import events, result
+from sevplug.core.errors import LaunchRefused
+from sevplug.core.hookspecs import hookimpl
 from sevplug.plugins import secret_injection
 from sevplug.plugins.gdb.registers import REGISTERS
 from sevplug.plugins.measurement import MeasurementPlugin
@@ -203,6 +205,26 @@ def test_a_policy_that_allows_debugging_is_no_reason_to_warn(tmp_path: Path) -> 
     objects = (sev_object(policy="0x0"),)
     with debugged(assemble(real16("nop")), tmp_path, *sev, objects=objects) as guest, guest.debugger():
         assert not [fields for name, fields in guest.board.events if "NODBG" in str(fields.get("text"))]
+
+
+class Refuses:
+    """A plug-in that lets no guest begin."""
+
+    name = "refuses"
+
+    @hookimpl
+    def finish(self) -> None:
+        raise LaunchRefused("the launch is refused: by this test")
+
+
+def test_a_launch_that_cannot_be_finished_is_a_failure_of_its_continue(tmp_path: Path) -> None:
+    sev = (SevPlugin(), MeasurementPlugin(), secret_injection, Refuses())
+    with debugged(assemble(real16("nop")), tmp_path, *sev, objects=(sev_object(),)) as guest:
+        with guest.debugger() as debugger:
+            for packet in (b"c", b"s", b"D"):
+                assert debugger.ask(packet) == b"E.the launch is refused: by this test"
+            assert debugger.ask(b"?") == STOP
+        assert guest.on_machine(lambda: guest.machine.status) == "prelaunch"
 
 
 # -- running guests, and others who control them ---------------------------------------------------------------------

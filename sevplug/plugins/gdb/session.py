@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from sevplug.core.errors import SevplugError
 from sevplug.core.result import ORDERLY
 from sevplug.plugins.gdb import registers
 from sevplug.plugins.gdb.description import target_description
@@ -62,6 +63,9 @@ class Session:
                     return handler(self, packet[length:])
                 except ValueError:
                     return _INVALID
+                except SevplugError as error:
+                    self._running = False
+                    return b"E." + escape(str(error).encode())
         return _UNKNOWN
 
     def too_long(self) -> bytes:
