@@ -364,6 +364,11 @@ class Engine:
         found = self._linear.look(linear)
         return None if found is None else found[1]
 
+    @property
+    def page_walk(self) -> str:
+        """Which of the two page walks serves the guest, ``compiled`` or ``python``."""
+        return self._fills.walked_by
+
     def count(self) -> dict[str, int]:
         """The counters of the run so far."""
         self._machine.counters.fills = self._fills.count
