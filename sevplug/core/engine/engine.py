@@ -399,6 +399,11 @@ class Engine:
         page tables.  False, and nothing is stored, where a part is not mapped or is no memory."""
         return self._linear.poke(linear, data)
 
+    @property
+    def page_walk(self) -> str:
+        """Which of the two page walks serves the guest, ``compiled`` or ``python``."""
+        return self._fills.walked_by
+
     def count(self) -> dict[str, int]:
         """The counters of the run so far."""
         self._machine.counters.fills = self._fills.count

@@ -105,6 +105,11 @@ class Fills:
         return self._compiled.callback
 
     @property
+    def walked_by(self) -> str:
+        """``compiled`` or ``python``."""
+        return "python" if self._compiled is None or not self._compiled.bound else "compiled"
+
+    @property
     def count(self) -> int:
         """How many translations the engine asked for."""
         return self._count + (0 if self._compiled is None else self._compiled.count)
