@@ -23,6 +23,7 @@ INTERRUPTED = 130
 _COMMANDS = {
     "run": "sevplug.cli.run",
     "qemu": "sevplug.cli.qemu",
+    "matrix": "sevplug.cli.matrix",
     "plugins": "sevplug.cli.plugins",
     "platform": "sevplug.cli.platform",
     "owner": "sevplug.cli.owner",

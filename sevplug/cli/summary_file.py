@@ -1,4 +1,4 @@
-"""The file of ``--summary``: written whole or not at all."""
+"""The file of ``--summary`` and of other reports on a run: written whole or not at all."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from sevplug.core.errors import ConfigError
 
 
 class SummaryFile:
-    """A place for a JSON document, reserved before a run so that the run is not in vain.
+    """A place for a document, reserved before a run so that the run is not in vain.
 
     A regular file is replaced by renaming a complete one over it; anything else (a terminal, a pipe) is written to.
     Use it as a context manager: what was reserved and not written disappears.
     """
 
-    def __init__(self, path: str) -> None:
-        """`ConfigError` when nothing can be written at ``path``."""
-        self._shown = path
+    def __init__(self, path: str, option: str = "--summary") -> None:
+        """`ConfigError`, which names ``option``, when nothing can be written at ``path``."""
+        self._shown = f"{option} {path}"
         self._target = Path(path).resolve()
         self._reserved: Path | None = None
         try:
@@ -36,13 +36,16 @@ class SummaryFile:
             raise self._refused(error) from None
 
     def write(self, document: Mapping[str, Any]) -> None:
-        """Write ``document``; `ConfigError` when that fails (a full disk), the old content is kept then."""
-        text = json.dumps(document, indent=2) + "\n"
+        """Write ``document`` as JSON; errors as in `write_text`."""
+        self.write_text(json.dumps(document, indent=2) + "\n")
+
+    def write_text(self, text: str) -> None:
+        """Write ``text`` (as UTF-8); `ConfigError` when that fails (a full disk), the old content is kept then."""
         try:
             if self._reserved is None:
-                self._target.write_text(text)
+                self._target.write_text(text, encoding="utf-8")
                 return
-            self._reserved.write_text(text)
+            self._reserved.write_text(text, encoding="utf-8")
             self._reserved.chmod(0o666 & ~umask())
             self._reserved.replace(self._target)
             self._reserved = None
@@ -57,4 +60,4 @@ class SummaryFile:
             self._reserved.unlink(missing_ok=True)
 
     def _refused(self, error: OSError) -> ConfigError:
-        return ConfigError(f"--summary {self._shown}: {error.strerror or error}, expected a writable file")
+        return ConfigError(f"{self._shown}: {error.strerror or error}, expected a writable file")
