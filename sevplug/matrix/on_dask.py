@@ -1,12 +1,12 @@
 """The runner that hands each cell to a dask cluster as one task (https://distributed.dask.org).
 
 The workers need sevplug, and the images at the paths that they have here.  What happens to a worker happens to its
-cell's row alone.
+cell's row alone: dask blames all tasks that a lost worker had, so that each of them is run once more, with no other
+beside it.
 """
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import queue
 import signal
@@ -50,33 +50,35 @@ class DaskRunner:
         self._patience = patience
         self._grace = grace
         self._cells: dict[Any, Cell] = {}
+        self._done: queue.SimpleQueue[Any] = queue.SimpleQueue()
 
     def rows(self, cells: Sequence[Cell]) -> Iterator[Row]:
         """One row for each cell, in the order in which their tasks end."""
-        done: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        for number, cell in enumerate(cells):
-            future = self._client.submit(
-                process.run_cell,
-                cell,
-                self._identity,
-                self._grace,
-                key=f"sevplug-{self._identity}-{number}",
-                pure=False,
-            )
-            self._cells[future] = cell
-            future.add_done_callback(done.put)
+        for cell in cells:
+            self._submit(cell)
+        suspects: list[Cell] = []
+        alone = len(cells) == 1
         seen = time.monotonic()
-        while self._cells:
+        while self._cells or suspects:
+            if not self._cells:
+                alone = True
+                self._submit(suspects.pop(0))
             if self._has_worker():
                 seen = time.monotonic()
             elif time.monotonic() - seen > self._patience:
                 break
-            with contextlib.suppress(queue.Empty):
-                future = done.get(timeout=_LOOK)
-                yield _row(future, self._cells.pop(future))
-
-        for cell in self._cells.values():
-            yield Row(cell, ERROR, f"the cluster had no worker for {self._patience:.0f} s")
+            try:
+                future = self._done.get(timeout=_LOOK)
+            except queue.Empty:
+                continue
+            cell = self._cells.pop(future)
+            row, lost = _outcome(future, cell)
+            if lost and not alone:
+                suspects.append(cell)
+            else:
+                yield row
+        for cell in (*self._cells.values(), *suspects):
+            yield Row(cell, ERROR, f"the cluster had no worker for {self._patience:g} s")
         self._cells.clear()
 
     def close(self) -> None:
@@ -91,6 +93,12 @@ class DaskRunner:
         finally:
             self._client.close()
 
+    def _submit(self, cell: Cell) -> None:
+        key = f"sevplug-{uuid.uuid4().hex}"
+        future = self._client.submit(process.run_cell, cell, self._identity, self._grace, key=key, pure=False)
+        self._cells[future] = cell
+        future.add_done_callback(self._done.put)
+
     def _has_worker(self) -> bool:
         return self._client.status == "running" and bool(self._client.scheduler_info()["workers"])
 
@@ -100,12 +108,14 @@ def _distributed() -> Any:
     return importlib.import_module("distributed")
 
 
-def _row(future: Any, cell: Cell) -> Row:
-    """What the task returned; where it did not, why."""
+def _outcome(future: Any, cell: Cell) -> tuple[Row, bool]:
+    """What the task returned, or why it did not; and whether it is that its worker was lost."""
     try:
         row = future.result()
-    except Exception as error:  # whatever a worker sent, or the loss of it
-        return Row(cell, ERROR, one_line(f"the task failed: {type(error).__name__}: {error}"))
+    except Exception as error:  # whatever a worker sent
+        lost = isinstance(error, _distributed().KilledWorker)
+        said = "its worker was lost" if lost else f"{type(error).__name__}: {error}"
+        return Row(cell, ERROR, one_line(f"the task failed: {said}")), lost
     if not isinstance(row, Row):
-        return Row(cell, ERROR, "the task failed: its worker has another release of sevplug")
-    return row
+        return Row(cell, ERROR, "the task failed: its worker has another release of sevplug"), False
+    return row, False

@@ -16,6 +16,7 @@ from sevplug.matrix.values import Cell
 # What only a plug-in can do to the process of its guest.
 PLUGINS = {
     "segfaults": "os.kill(os.getpid(), signal.SIGSEGV)",
+    "kills-its-parent": "os.kill(os.getppid(), signal.SIGKILL)",
     "raises": "raise SystemError('in the middle')",
 }
 PLUGIN = """
@@ -43,9 +44,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     home = tmp_path_factory.mktemp("matrix")
     (home / "panics.bin").write_bytes(assemble(PANICS))
     (home / "loops.bin").write_bytes(assemble(LOOPS))
-    modules = {f"{name}_plugin.py": PLUGIN.format(body=body) for name, body in PLUGINS.items()}
-    install(home, "bad-ends", modules, {name: f"{name}_plugin" for name in PLUGINS})
+    modules = {f"{_module(name)}.py": PLUGIN.format(body=body) for name, body in PLUGINS.items()}
+    install(home, "bad-ends", modules, {name: _module(name) for name in PLUGINS})
     return home
+
+
+def _module(plugin: str) -> str:
+    return f"{plugin.replace('-', '_')}_plugin"
 
 
 @pytest.fixture
