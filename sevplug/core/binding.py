@@ -21,9 +21,9 @@ def bind_first(manager: pluggy.PluginManager, name: str) -> Bound | None:
 
     None when no plug-in implements it.
     """
-    functions = bind_each(manager, name)
-    if not functions:
+    if not getattr(manager.hook, name).get_hookimpls():
         return None
+    functions = bind_each(manager, name)
     if len(functions) == 1:
         return functions[0]
     chain = tuple(functions)
@@ -46,7 +46,7 @@ def bind_each(manager: pluggy.PluginManager, name: str) -> list[Bound]:
     caller = getattr(manager.hook, name)
     implementations = list(reversed(caller.get_hookimpls()))
     parameters = list(caller.spec.argnames)
-    if implementations and _needs_pluggy(manager, implementations):
+    if _needs_pluggy(manager, implementations):
         return [_through_pluggy(caller, parameters)]
     return [_with_arguments(impl.function, impl.argnames, parameters) for impl in implementations]
 
