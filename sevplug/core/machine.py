@@ -372,6 +372,7 @@ class Machine:
             "seconds": round(run.seconds, 3),
             "plugins": self.plugins.names,
             "counters": self.engine.count(),
+            "page_walk": self.engine.page_walk,
         }
         counts = self.page_counts()
         if counts is not None:
