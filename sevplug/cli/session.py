@@ -117,6 +117,6 @@ def _own(machine: Machine, session: Session) -> None:
 
     if session.optional_secrets and not can_play(machine):
         if machine.launch.context is not None:
-            machine.warn("no secret is injected: the plug-ins measurement and secret-injection are not both on")
+            machine.warn("no secret is injected: expected the plug-ins sev, measurement and secret-injection to be on")
         return
     play_owner(machine, session.secrets)

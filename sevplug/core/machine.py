@@ -10,12 +10,13 @@ import base64
 import contextlib
 import hashlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import attrs
 
 from sevplug.core import events, result
+from sevplug.core.binding import bind_each
 from sevplug.core.bus import Bus, Device
 from sevplug.core.clock import Clock, HostClock
 from sevplug.core.config import MachineConfig, ObjectSpec
@@ -409,7 +410,8 @@ class Machine:
                 stack.callback(self._engine.close)
             for device in self.devices:
                 stack.callback(device.close)
-            stack.callback(self.plugins.hook.machine_close, machine=self)
+            for close in reversed(bind_each(self.plugins, "machine_close")):
+                stack.callback(close, self)
 
     def __enter__(self) -> Machine:
         return self
@@ -417,13 +419,5 @@ class Machine:
     def __exit__(self, *_exception: object) -> None:
         self.close()
 
-    @contextlib.contextmanager
-    def _explained(self) -> Iterator[None]:
-        """Turn an exception that a plug-in's hook let escape into one line that names the plug-in."""
-        try:
-            yield
-        except Exception as error:
-            blamed = self.plugins.blame(error)
-            if blamed is None:
-                raise
-            raise blamed from error
+    def _explained(self) -> contextlib.AbstractContextManager[None]:
+        return self.plugins.explained()
