@@ -2,7 +2,9 @@
 
 It makes its lines from the ``notify`` events and nothing else, so that people and programs are told the same.  Event
 names in the log are those of `sevplug.core.events`; ``run.summary`` is added at the end.  Keys and secrets do not come
-here; should one slip into an event, its field is hidden by name, and what is no plain value is never shown.
+here; should one slip into an event, `plain` hides it.
+
+What ends a run before its time is an ``error``: in a log file the last line, on stderr the command line's own.
 """
 
 from __future__ import annotations
@@ -20,20 +22,20 @@ from sevplug.core import events
 from sevplug.core.errors import ConfigError
 from sevplug.core.hookspecs import hookimpl
 from sevplug.core.result import ORDERLY, RESULTS
+from sevplug.plugins.phases import PHASE
+from sevplug.plugins.plain import describe, plain_fields, redact
 
 if TYPE_CHECKING:
     from sevplug.core.machine import Machine
 
 NAME = "logging"
 SUMMARY = "run.summary"
+ERROR = "error"
 FORMATS = ("console", "json")
 # Numbers as in the standard library's logging, whose filter structlog follows.
 LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 # A machine that was not made by the command line has none of our options, and a library should be quiet.
 _QUIET = "warning"
-
-HIDDEN = "<hidden>"
-_HIDDEN_NAMES = frozenset({"tik", "tek", "key", "keys", "secret", "secrets", "payload", "passphrase", "password"})
 
 Fields = MutableMapping[str, Any]
 
@@ -83,68 +85,15 @@ def summary(machine: Machine, document: dict[str, Any]) -> None:
 
 @hookimpl
 def machine_close(machine: Machine) -> None:
-    """Close the log's file."""
+    """Close the log's file, with the error that ended the machine as its last line."""
     journal = machine.private.pop(NAME, None)
     if isinstance(journal, Journal):
+        if journal.file is not None and machine.failure is not None:
+            journal.tell("error", ERROR, {"text": describe(machine.failure)})
         journal.close()
 
 
-# -- from events to plain values -------------------------------------------------------------------------------------
-
-
-def plain_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """``fields`` as JSON values; a launch's ``context`` becomes what may be known of it, never its keys."""
-    found: dict[str, Any] = {}
-    for name, value in fields.items():
-        if name == "context":
-            found.update(_launch_fields(value))
-        else:
-            found[name] = _plain(value)
-    return found
-
-
-def _plain(value: object) -> Any:
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
-    if isinstance(value, Mapping):
-        return {str(name): _plain(inner) for name, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(inner) for inner in value]
-    # Bytes and objects may hold anything, also what their repr should not show.
-    return f"<{type(value).__name__}>"
-
-
-def _launch_fields(context: object) -> dict[str, Any]:
-    """The fields of a launch context that are known to be harmless, where it has them."""
-    found: dict[str, Any] = {}
-    policy = getattr(context, "policy", None)
-    if policy is not None:
-        found["policy"] = int(policy)
-    api = getattr(context, "api", None)
-    for name, attribute in (("api_major", "major"), ("api_minor", "minor"), ("build_id", "build")):
-        if hasattr(api, attribute):
-            found[name] = int(getattr(api, attribute))
-    handle = getattr(context, "handle", None)
-    if isinstance(handle, int):
-        found["handle"] = handle
-    return found
-
-
-def redact(_logger: object, _method: str, fields: Fields) -> Fields:
-    """A structlog processor: hide every field, at any depth, whose name says that it is a key or a secret."""
-    for name, value in fields.items():
-        fields[name] = _hide(name, value)
-    return fields
-
-
-def _hide(name: str, value: Any) -> Any:
-    if name.lower() in _HIDDEN_NAMES:
-        return HIDDEN
-    if isinstance(value, Mapping):
-        return {inner: _hide(str(inner), content) for inner, content in value.items()}
-    if isinstance(value, list | tuple):
-        return [_hide("", content) for content in value]
-    return value
+# -- the log itself --------------------------------------------------------------------------------------------------
 
 
 def _level(event: str, fields: Mapping[str, Any]) -> str:
@@ -152,10 +101,7 @@ def _level(event: str, fields: Mapping[str, Any]) -> str:
         return "warning"
     if event == events.RUN_END and fields.get("result") not in ORDERLY:
         return "error"
-    return "debug" if event in (events.LAUNCH_FINISH, events.GUEST_SHUTDOWN) else "info"
-
-
-# -- the log itself --------------------------------------------------------------------------------------------------
+    return "debug" if event in (events.LAUNCH_FINISH, events.GUEST_SHUTDOWN, PHASE) else "info"
 
 
 def _journal(machine: Machine) -> Journal:
@@ -317,6 +263,8 @@ _WORDS: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
     events.RUN_END: lambda f: f"{f['result']} after {f['seconds']:.3f} s: {f.get('detail') or RESULTS[f['result']]}",
     events.RUN_RAM: lambda f: f"SHA-256 of {_size(f['size'])} of RAM: {f['sha256']}",
     events.WARNING: lambda f: str(f["text"]),
+    PHASE: lambda f: str(f["text"]),
+    ERROR: lambda f: str(f["text"]),
 }
 
 

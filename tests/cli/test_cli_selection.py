@@ -9,6 +9,8 @@ from sevplug.core.errors import ConfigError, PluginError
 
 BUILT_IN = {
     "c-bit-checker",
+    "phases",
+    "progress",
     "direct-boot",
     "guest-watch",
     "logging",

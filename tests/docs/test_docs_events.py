@@ -8,17 +8,18 @@ from images import ROOT
 
 from sevplug.board import serial
 from sevplug.core import events
-from sevplug.plugins.logging import SUMMARY
+from sevplug.plugins.logging import ERROR, SUMMARY
+from sevplug.plugins.phases import PHASE, PHASES
 from sevplug.plugins.qmp.event_map import QMP_LISTENING, QMP_WAITING
 
 
 def test_every_event_is_documented_and_no_other() -> None:
     text = (ROOT / "docs" / "events.md").read_text()
     table = "\n".join(line.split("|")[1] for line in text.splitlines() if line.startswith("| `"))
-    documented = set(re.findall(r"`([a-z.]+)`", table))
+    documented = set(re.findall(r"`([a-z.-]+)`", table))
     defined = {value for name, value in vars(events).items() if name.isupper()}
-    of_plugins = {SUMMARY, QMP_LISTENING, QMP_WAITING, serial.LISTENING, serial.WAITING}
-    assert documented == defined | of_plugins
+    of_plugins = {SUMMARY, ERROR, PHASE, QMP_LISTENING, QMP_WAITING, serial.LISTENING, serial.WAITING}
+    assert documented == defined | of_plugins | set(PHASES)
 
 
 def test_the_readmes_files_exist() -> None:
