@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping, MutableMapping
+from collections.abc import Mapping, MutableMapping
 from typing import TYPE_CHECKING, Any, TextIO
 
 import attrs
@@ -22,6 +22,7 @@ from sevplug.core import events
 from sevplug.core.errors import ConfigError
 from sevplug.core.hookspecs import hookimpl
 from sevplug.core.result import ORDERLY, RESULTS
+from sevplug.plugins import words
 from sevplug.plugins.phases import PHASE
 from sevplug.plugins.plain import describe, plain_fields, redact
 
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
 
 NAME = "logging"
 SUMMARY = "run.summary"
-ERROR = "error"
 FORMATS = ("console", "json")
 # Numbers as in the standard library's logging, whose filter structlog follows.
 LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
@@ -89,7 +89,7 @@ def machine_close(machine: Machine) -> None:
     journal = machine.private.pop(NAME, None)
     if isinstance(journal, Journal):
         if journal.file is not None and machine.failure is not None:
-            journal.tell("error", ERROR, {"text": describe(machine.failure)})
+            journal.tell("error", words.ERROR, {"text": describe(machine.failure)})
         journal.close()
 
 
@@ -207,65 +207,21 @@ class ConsoleLines:
         event, level = str(fields.pop("event")), str(fields.pop("level"))
         if event == SUMMARY:
             return self._summary(fields)
-        words = _WORDS.get(event)
-        try:
-            text = _other(fields) if words is None else words(fields)
-        except (KeyError, TypeError, ValueError):
-            text = _other(fields)
+        text = words.tell(event, fields)
         elapsed = self._paint(_DIM, f"{time.monotonic() - self._opened:7.3f}")
         colour = {"warning": _YELLOW, "error": _RED}.get(level, _BOLD)
-        return f"{elapsed}  {self._paint(colour, event.ljust(_EVENT_WIDTH))}  {_printable(text)}".rstrip()
+        return f"{elapsed}  {self._paint(colour, event.ljust(_EVENT_WIDTH))}  {words.printable(text)}".rstrip()
 
     def _summary(self, fields: Fields) -> str:
         rows = _summary_rows(fields)
         width = max(len(name) for name, _text in rows)
         colour = _GREEN if fields.get("result") in ORDERLY else _RED
-        lines = [f"{self._paint(_DIM, name.ljust(width))}  {_printable(text)}" for name, text in rows]
-        lines[0] = f"{self._paint(_DIM, rows[0][0].ljust(width))}  {self._paint(colour, _printable(rows[0][1]))}"
+        lines = [f"{self._paint(_DIM, name.ljust(width))}  {words.printable(text)}" for name, text in rows]
+        lines[0] = f"{self._paint(_DIM, rows[0][0].ljust(width))}  {self._paint(colour, words.printable(rows[0][1]))}"
         return "\n".join(["", *lines])
 
     def _paint(self, colour: str, text: str) -> str:
         return f"{colour}{text}{_PLAIN}" if self._colours else text
-
-
-def _printable(text: str) -> str:
-    """``text`` without control characters, which could move a terminal's cursor over other lines."""
-    return "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)
-
-
-def _other(fields: Mapping[str, Any]) -> str:
-    return "  ".join(f"{name}={value}" for name, value in fields.items())
-
-
-def _size(count: int) -> str:
-    for shift, unit in ((30, "GiB"), (20, "MiB"), (10, "KiB")):
-        if count and count % (1 << shift) == 0:
-            return f"{count >> shift} {unit}"
-    return f"{count} bytes"
-
-
-def _api(fields: Mapping[str, Any]) -> str:
-    return f"API {fields['api_major']}.{fields['api_minor']} build {fields['build_id']}"
-
-
-_WORDS: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
-    events.MACHINE_BUILT: lambda f: f"{_size(f['memory'])}, {f['cpu']}, plug-ins {' '.join(f['plugins'])}",
-    events.LAUNCH_START: lambda f: f"policy {f['policy']:#x}, {_api(f)}",
-    events.LAUNCH_UPDATE: lambda f: f"measured {f['name']}: {_size(f['size'])} at {f['gpa']:#x}",
-    events.LAUNCH_MEASURE: lambda f: f"launch digest {f['digest']}",
-    events.LAUNCH_SECRET: lambda f: f"secret injected: {f['size']} bytes at {f['gpa']:#x}",
-    events.LAUNCH_FINISH: lambda f: f"state {f['state']}",
-    events.OWNER_VERIFIED: lambda _f: "measurement verified: it is that of the owner's own images",
-    events.RUN_RESUME: lambda _f: "the guest runs",
-    events.RUN_STOP: lambda _f: "the guest is stopped",
-    events.GUEST_RESET: lambda f: f"reset, asked for by the {'guest' if f['guest'] else 'host'} ({f['reason']})",
-    events.GUEST_SHUTDOWN: lambda f: f"shutdown, asked for by the {'guest' if f['guest'] else 'host'} ({f['reason']})",
-    events.RUN_END: lambda f: f"{f['result']} after {f['seconds']:.3f} s: {f.get('detail') or RESULTS[f['result']]}",
-    events.RUN_RAM: lambda f: f"SHA-256 of {_size(f['size'])} of RAM: {f['sha256']}",
-    events.WARNING: lambda f: str(f["text"]),
-    PHASE: lambda f: str(f["text"]),
-    ERROR: lambda f: str(f["text"]),
-}
 
 
 # Keys whose numbers fit one row, and the row's title.
@@ -298,7 +254,7 @@ def _folded(fields: Mapping[str, Any]) -> dict[str, Any]:
     if not all(part in fields for part in parts):
         return dict(fields)
     others = {name: value for name, value in fields.items() if name not in parts}
-    return {**others, "api": _api(fields).removeprefix("API ")}
+    return {**others, "api": words.api(fields)}
 
 
 def _cell(name: str, value: object) -> str:

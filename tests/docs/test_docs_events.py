@@ -8,8 +8,9 @@ from images import ROOT
 
 from sevplug.board import serial
 from sevplug.core import events
-from sevplug.plugins.logging import ERROR, SUMMARY
+from sevplug.plugins.logging import SUMMARY
 from sevplug.plugins.phases import PHASE, PHASES
+from sevplug.plugins.words import ERROR
 from sevplug.plugins.qmp.event_map import QMP_LISTENING, QMP_WAITING
 
 
