@@ -11,6 +11,7 @@ BUILT_IN = {
     "c-bit-checker",
     "phases",
     "progress",
+    "report",
     "direct-boot",
     "guest-watch",
     "logging",

@@ -10,8 +10,8 @@ from sevplug.board import serial
 from sevplug.core import events
 from sevplug.plugins.logging import SUMMARY
 from sevplug.plugins.phases import PHASE, PHASES
-from sevplug.plugins.words import ERROR
 from sevplug.plugins.qmp.event_map import QMP_LISTENING, QMP_WAITING
+from sevplug.plugins.words import ERROR
 
 
 def test_every_event_is_documented_and_no_other() -> None:
@@ -25,5 +25,5 @@ def test_every_event_is_documented_and_no_other() -> None:
 
 def test_the_readmes_files_exist() -> None:
     text = (ROOT / "README.md").read_text()
-    for path in re.findall(r"\]\((docs/[a-z.]+)\)", text) + re.findall(r"`((?:scripts|sevplug)/[\w./-]+)`", text):
+    for path in re.findall(r"\]\((docs/[a-z./-]+)\)", text) + re.findall(r"`((?:scripts|sevplug)/[\w./-]+)`", text):
         assert (ROOT / path).exists(), path
