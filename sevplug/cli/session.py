@@ -10,7 +10,8 @@ from uuid import UUID
 
 import attrs
 
-from sevplug.cli.app import NOT_IN_ORDER, fail
+from sevplug.cli.app import NOT_IN_ORDER
+from sevplug.cli.complaints import EndedBadly
 from sevplug.cli.summary_file import SummaryFile
 from sevplug.core.config import BootImages, Image, MachineConfig
 from sevplug.core.errors import ConfigError
@@ -78,7 +79,7 @@ def embedded_guest() -> tuple[BootImages, dict[UUID, bytes]]:
 def run_session(session: Session, plugins: PluginManager) -> int:
     """Build, launch and run the guest; the exit status says how it ended.
 
-    `ConfigError` and `LaunchRefused` where it never ran.
+    `ConfigError` and `LaunchRefused` where it never ran, `EndedBadly` where it did not end in order.
     """
     from sevplug.cli.interrupt import ended_by_signals
     from sevplug.core.machine import Machine
@@ -109,7 +110,7 @@ def run_session(session: Session, plugins: PluginManager) -> int:
     if run.orderly:
         return 0
     text = f"the guest did not end in order: {run.result}, {run.detail or RESULTS.get(run.result, '')}"
-    return fail(text, TIMED_OUT if run.result == TIMEOUT else NOT_IN_ORDER)
+    raise EndedBadly(text, TIMED_OUT if run.result == TIMEOUT else NOT_IN_ORDER)
 
 
 def _own(machine: Machine, session: Session) -> None:

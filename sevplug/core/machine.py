@@ -45,7 +45,8 @@ class Machine:
 
     Attributes of interest to plug-ins: ``config``, ``memory`` (guest-physical space as seen from outside the CPU),
     ``bus``, ``clock``, ``cpu``, ``launch``, ``control``, ``counters``, ``plugins`` (the pluggy manager),
-    ``interrupt_source`` (an interrupt controller sets itself here), ``private`` (objects of plug-ins, by name).
+    ``interrupt_source`` (an interrupt controller sets itself here), ``private`` (objects of plug-ins, by name),
+    ``failure`` (the exception that ended the machine, for those who clean up; None where it came to its end).
     """
 
     def __init__(self, config: MachineConfig, plugins: PluginManager | None = None) -> None:
@@ -61,6 +62,7 @@ class Machine:
         self.private: dict[str, object] = {}
         self.devices: list[Device] = []
         self.status = "prelaunch"
+        self.failure: BaseException | None = None
         self._objects = list(config.objects)
         self._machine_options = dict(config.machine_options)
         self._regions: list[LaunchRegion] = []
@@ -74,7 +76,8 @@ class Machine:
         try:
             with self._explained():
                 self._build()
-        except BaseException:
+        except BaseException as error:
+            self.failure = error
             self.close()
             raise
 
@@ -416,7 +419,8 @@ class Machine:
     def __enter__(self) -> Machine:
         return self
 
-    def __exit__(self, *_exception: object) -> None:
+    def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
+        self.failure = error
         self.close()
 
     def _explained(self) -> contextlib.AbstractContextManager[None]:
