@@ -48,7 +48,7 @@ def typed(text: str | bytes) -> bytes:
 
 
 def last_lines(output: bytes) -> str:
-    """The last lines of what a guest said, each below the one before and behind a bar; " nothing" where it was silent."""
+    """The last lines of ``output``, each below the one before and behind a bar; " nothing" where there are none."""
     lines = output.decode(errors="replace").splitlines()[-_SHOWN_LINES:]
     return "".join(f"\n  | {line}" for line in lines) if lines else " nothing"
 
