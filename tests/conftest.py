@@ -7,6 +7,9 @@ from pathlib import Path
 import pytest
 from parts import find_image
 
+# Runs pytest inside a test, for what sevplug's own pytest plug-in does.
+pytest_plugins = ("pytester",)
+
 
 @pytest.fixture
 def ovmf_amdsev() -> Path:

@@ -14,6 +14,7 @@ import attrs
 
 from sevplug.board.chardev.address import UNIX_PATH_MAX
 from sevplug.core.config import MachineConfig
+from sevplug.core.errors import SevplugError
 from sevplug.core.machine import Machine
 from sevplug.core.plugins import Selection, load_plugins
 from sevplug.testing.guest import Guest
@@ -52,6 +53,16 @@ class _Factory(Generic[G]):
         others = [plugin for plugin in given if not isinstance(plugin, str)]
         manager = load_plugins(Selection.parse(words), *others)
         return config, lambda final: Machine(final, manager)
+
+    def _made(self, make: Callable[[], G]) -> G:
+        """The guest that ``make`` makes, which will be ended; what is refused is told at the test's own line."""
+        __tracebackhide__ = True
+        try:
+            guest = make()
+        except SevplugError as error:
+            raise error.with_traceback(None) from error.__cause__
+        self._guests.append(guest)
+        return guest
 
     def close(self) -> None:
         """End all guests, the newest first; what goes wrong with one is raised when all have had their turn."""
@@ -94,10 +105,12 @@ class MachineFactory(_Factory[Guest]):
         ``timeout``: see `Guest`.  `ConfigError` for what no guest can be made of.
         """
         __tracebackhide__ = True
-        final, build = self._config(config, settings, plugins)
-        guest = Guest(build(final), timeout)
-        self._guests.append(guest)
-        return guest
+
+        def make() -> Guest:
+            final, build = self._config(config, settings, plugins)
+            return Guest(build(final), timeout)
+
+        return self._made(make)
 
 
 class PausedMachineFactory(_Factory[PausedGuest]):
@@ -120,14 +133,15 @@ class PausedMachineFactory(_Factory[PausedGuest]):
         `ConfigError` and `LaunchRefused` for what cannot be launched.
         """
         __tracebackhide__ = True
-        final, build = self._config(config, settings, plugins)
-        qmp = self._socket()
-        address = "unix:" + str(qmp).replace(",", ",,")
-        guest = PausedGuest(
-            build(attrs.evolve(final, paused=True, options={**final.options, "qmp": address})), qmp, timeout
-        )
-        self._guests.append(guest)
-        return guest
+
+        def make() -> PausedGuest:
+            final, build = self._config(config, settings, plugins)
+            qmp = self._socket()
+            address = "unix:" + str(qmp).replace(",", ",,")
+            waiting = attrs.evolve(final, paused=True, options={**final.options, "qmp": address})
+            return PausedGuest(build(waiting), qmp, timeout)
+
+        return self._made(make)
 
     def close(self) -> None:
         """As above, and remove the folder of sockets where there had to be one."""

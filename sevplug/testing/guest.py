@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import contextlib
 import re
+import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 from sevplug.board.console import Console, ConsoleError, Pattern, last_lines
 from sevplug.core.errors import ConfigError, SevplugError
 from sevplug.core.machine import Machine
 from sevplug.core.result import QUIT, TIMEOUT, RunResult
+from sevplug.core.signals import Interrupted, ended_by_signals
 
 T = TypeVar("T")
 # Wall seconds that a machine in another thread gets to end.
@@ -63,7 +65,7 @@ class Guest:
         """
         __tracebackhide__ = True
         try:
-            with self._running:
+            with self._run():
                 return self.console.expect(pattern, timeout)
         except ConsoleError as error:
             self._explained = True
@@ -79,7 +81,7 @@ class Guest:
         __tracebackhide__ = True
         seconds = self._timeout if timeout is None else timeout
         if self._result is None:
-            with self._running:
+            with self._run():
                 run = self.machine.run(seconds)
             if run.result == TIMEOUT:
                 self._explained = True
@@ -101,6 +103,19 @@ class Guest:
             self.machine.close()
         finally:
             self._running.release()
+
+    @contextlib.contextmanager
+    def _run(self) -> Iterator[None]:
+        """Within the block the guest may run; Ctrl-C ends it, and then is what it is everywhere else."""
+        signals = [signal.SIGINT] if signal.getsignal(signal.SIGINT) is signal.default_int_handler else []
+        with self._running:
+            interrupted = Interrupted()
+            try:
+                with ended_by_signals(self.machine, *signals) as interrupted:
+                    yield
+            finally:
+                if interrupted.number is not None:
+                    raise KeyboardInterrupt
 
     def report(self) -> str:
         """How it is with the guest, for whoever looks at a failed test; empty where that was told already."""

@@ -75,7 +75,11 @@ class MachineThread:
 
     def check(self) -> None:
         """Raise `error`, once."""
+        __tracebackhide__ = True
         error, self.error = self.error, None
+        if isinstance(error, SevplugError):
+            # It says enough, and its cause, where there is one, has the place.
+            raise error.with_traceback(None) from error.__cause__
         if error is not None:
             raise error
 
