@@ -30,10 +30,14 @@ class InnerRun:
         return self.machines.append
 
     def __call__(self, source: str, *arguments: str) -> tuple[dict[str, int], str]:
-        """The outcomes, by name, and all that pytest printed about a module with ``source``."""
+        """The outcomes, by name, and all that pytest printed about a module with ``source``.
+
+        No outcomes where pytest printed something else, such as its help.
+        """
         self._pytester.makepyfile(source)
         result = self._pytester.runpytest_inprocess(*QUICKLY, *arguments, plugins=[self], no_reraise_ctrlc=True)
-        return result.parseoutcomes(), result.stdout.str()
+        told = {"--help", "--markers"} & {*arguments}
+        return {} if told else result.parseoutcomes(), result.stdout.str()
 
     def all_ended(self) -> bool:
         """Every machine is closed, and no thread is left."""

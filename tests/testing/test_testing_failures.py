@@ -160,7 +160,9 @@ def test_an_exception_on_the_machines_thread_is_raised_in_the_test(inner_run: In
         """,
     )
     assert outcomes == {"failed": 1, "passed": 1, "errors": 1}  # the second fails in its teardown
-    assert text.count("E       sevplug.core.errors.PluginError: plug-in 'Raising' failed (RuntimeError: the plug-in") == 2
+    assert (
+        text.count("E       sevplug.core.errors.PluginError: plug-in 'Raising' failed (RuntimeError: the plug-in") == 2
+    )
     assert inner_run.all_ended()
 
 
