@@ -6,7 +6,7 @@ import re
 import time
 
 import pytest
-from conftest import QUICKLY, InnerRun
+from inner_runs import QUICKLY, InnerRun
 
 from sevplug.testing import factories, guest, machine_thread
 

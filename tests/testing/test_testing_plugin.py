@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from conftest import QUICKLY, InnerRun
+from inner_runs import QUICKLY, InnerRun
 
 FINDS = """
     def test_finds(sevplug_image):

@@ -1,15 +1,18 @@
-"""Running a user's test module, and looking at what it left."""
+"""Running pytest inside a test, on a module as a user of the fixtures writes it, and looking at what that left."""
 
 from __future__ import annotations
 
+import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from sevplug.core.machine import Machine
 from sevplug.testing.factories import PausedMachineFactory
 from sevplug.testing.owner import Owner
+from sevplug.testing.platform import new_platform
 
 # Each run would import hypothesis anew, which takes seconds.
 QUICKLY = ("-p", "no:cacheprovider", "-p", "no:xdist", "-p", "no:hypothesispytest")
@@ -29,12 +32,13 @@ class InnerRun:
     def record(self) -> Callable[[Machine], None]:
         return self.machines.append
 
-    def __call__(self, source: str, *arguments: str) -> tuple[dict[str, int], str]:
+    def __call__(self, source: str | None, *arguments: str) -> tuple[dict[str, int], str]:
         """The outcomes, by name, and all that pytest printed about a module with ``source``.
 
-        No outcomes where pytest printed something else, such as its help.
+        No source: ``arguments`` name what is there.  No outcomes where pytest printed something else, such as its help.
         """
-        self._pytester.makepyfile(source)
+        if source is not None:
+            self._pytester.makepyfile(source)
         result = self._pytester.runpytest_inprocess(*QUICKLY, *arguments, plugins=[self], no_reraise_ctrlc=True)
         told = {"--help", "--markers"} & {*arguments}
         return {} if told else result.parseoutcomes(), result.stdout.str()
@@ -46,19 +50,15 @@ class InnerRun:
         return closed and not any(thread.name.startswith("sevplug") for thread in threading.enumerate())
 
 
-@pytest.fixture(scope="session")
-def _imported(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """An inner run takes back what it imported, and the same again is another module: so all is imported before."""
-    folder = tmp_path_factory.mktemp("imported")
-    with PausedMachineFactory(folder, Owner(folder), lambda _heading, _text: None) as factory:
-        guest = factory()
-        guest.resume()
-        guest.wait()
+def import_everything() -> None:
+    """Import all that a guest needs, by running one.
 
-
-@pytest.fixture
-def inner_run(pytester: pytest.Pytester, _imported: None) -> Iterator[InnerRun]:
-    found = InnerRun(pytester)
-    yield found
-    for machine in found.machines:
-        machine.close()
+    pytester takes back what was imported since it began, and the same again would be other modules with other classes.
+    """
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        new_platform(folder / "platform")
+        with PausedMachineFactory(folder, Owner(folder), lambda _heading, _text: None) as factory:
+            guest = factory()
+            guest.resume()
+            guest.wait()
