@@ -6,10 +6,17 @@ import importlib
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from distributions import Installer, install
 from parts import find_image
+
+if TYPE_CHECKING:
+    from inner_runs import InnerRun
+
+# Runs pytest inside a test, for what sevplug's own pytest plug-in does.
+pytest_plugins = ("pytester",)
 
 
 @pytest.fixture
@@ -37,3 +44,22 @@ def installer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Insta
     for name in set(sys.modules) - before:
         if name.startswith("extra"):
             del sys.modules[name]
+
+
+@pytest.fixture(scope="session")
+def _imported() -> None:
+    """Runs before pytester looks at what is imported; see there."""
+    from inner_runs import import_everything
+
+    import_everything()
+
+
+@pytest.fixture
+def inner_run(_imported: None, pytester: pytest.Pytester) -> Iterator[InnerRun]:
+    """Runs pytest on a user's module, in this process."""
+    from inner_runs import InnerRun
+
+    found = InnerRun(pytester)
+    yield found
+    for machine in found.machines:
+        machine.close()

@@ -17,6 +17,7 @@ from sevplug.core.machine import Machine
 from sevplug.owner.errors import OwnerError
 from sevplug.owner.expect import Expectation, expect_images, verify_measurement
 from sevplug.owner.seal import read_secrets, seal_secrets
+from sevplug.plugins.kernel_hashes import measured_images
 from sevplug.sevapi.context import SevContext
 
 
@@ -63,11 +64,7 @@ def play_owner(machine: Machine, secrets: Mapping[UUID, bytes]) -> None:
 
 def _expect(config: MachineConfig, context: SevContext) -> Expectation:
     """What the owner of these images, this policy and this platform expects."""
-    boot = config.boot
-    if boot.firmware is None:
+    images = measured_images(config)
+    if images is None:
         raise OwnerError("expectation: without firmware there is no image to expect")
-    # The kernel is part of what is measured only where its hashes were asked for.
-    if boot.kernel is None or not any(spec.properties.get("kernel-hashes") == "on" for spec in config.objects):
-        return expect_images(context.policy, context.api, boot.firmware.data)
-    initrd = None if boot.initrd is None else boot.initrd.data
-    return expect_images(context.policy, context.api, boot.firmware.data, boot.kernel.data, initrd, boot.cmdline)
+    return expect_images(context.policy, context.api, images.firmware, images.kernel, images.initrd, images.cmdline)

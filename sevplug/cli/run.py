@@ -100,7 +100,7 @@ def _run(ctx: click.Context, /, **values: Any) -> int:
         boot, demonstration_secrets = embedded_guest()
         secrets = secrets or demonstration_secrets
     if plugins.has_plugin("sev"):
-        from sevplug.cli.kernel_hashes import with_kernel_hashes
+        from sevplug.plugins.kernel_hashes import with_kernel_hashes
 
         objects = with_kernel_hashes(objects, boot)
     config = MachineConfig(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import signal
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 from uuid import UUID
@@ -81,8 +82,8 @@ def run_session(session: Session, plugins: PluginManager) -> int:
 
     `ConfigError` and `LaunchRefused` where it never ran, `EndedBadly` where it did not end in order.
     """
-    from sevplug.cli.interrupt import ended_by_signals
     from sevplug.core.machine import Machine
+    from sevplug.core.signals import ended_by_signals
 
     if session.config.paused and not any(session.config.options.get(name) for name in ("qmp", "gdb")):
         raise ConfigError("-S: without a server nothing could ever let the guest run, expected --qmp or --gdb too")
@@ -100,7 +101,7 @@ def run_session(session: Session, plugins: PluginManager) -> int:
             machine.warn(text)
         if session.secrets:
             _own(machine, session)
-        with ended_by_signals(machine) as interrupted:
+        with ended_by_signals(machine, signal.SIGINT, signal.SIGTERM) as interrupted:
             run = machine.run(session.timeout)
         document = machine.summary(run, ram_digest=session.ram_digest)
         if summary is not None:

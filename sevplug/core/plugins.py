@@ -251,11 +251,16 @@ class PluginManager(pluggy.PluginManager):
         return f" from {info.origin}" if info is not None else ""
 
 
-def load_plugins(selection: Selection = Selection()) -> PluginManager:
-    """A manager with every installed plug-in that ``selection`` wants."""
+def load_plugins(selection: Selection = Selection(), *others: object) -> PluginManager:
+    """A manager with every installed plug-in that ``selection`` wants, and ``others``, which are not installed.
+
+    Each of those is a module, an object or a class, as an entry point would name it; `plug_in_name` names it.
+    """
     manager = PluginManager()
     for info in select(discover(), selection):
         manager.load(info)
+    for other in others:
+        manager.add(other() if isinstance(other, type) else other, plug_in_name(other))
     manager.ready()
     return manager
 
@@ -278,6 +283,16 @@ def _frames(error: BaseException) -> Iterator[tuple[FrameType, int]]:
     while at is not None:
         yield at.tb_frame, at.tb_lineno
         at = at.tb_next
+
+
+def plug_in_name(plugin: object) -> str:
+    """What a plug-in that no entry point names is called: its attribute ``name``, else its module's or class's name."""
+    name = getattr(plugin, "name", None)
+    if isinstance(name, str):
+        return name
+    if isinstance(plugin, ModuleType):
+        return plugin.__name__
+    return (plugin if isinstance(plugin, type) else type(plugin)).__name__
 
 
 def _describe(error: BaseException) -> str:

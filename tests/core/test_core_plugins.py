@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import sys
 
+import distributions as distributions_module
 import pytest
 from distributions import HEAD, Installer
 
@@ -26,6 +27,23 @@ NOT_OURS = tuple(f"no:{info.name}" for info in discover())
 def load(*words: str) -> PluginManager:
     """A manager with the plug-ins that ``words`` add and none of sevplug's own."""
     return load_plugins(Selection.parse([*words, *NOT_OURS]))
+
+
+class Named:
+    name = "given-a-name"
+
+
+class Nameless:
+    def __init__(self) -> None:
+        self.made = True
+
+
+def test_plug_ins_that_are_not_installed_are_added_by_their_own_names() -> None:
+    manager = load_plugins(Selection.parse(NOT_OURS), Named(), Nameless, distributions_module)
+    assert manager.names == ["Nameless", "distributions", "given-a-name"]
+    assert manager.get_plugin("Nameless").made  # a class is made anew
+    with pytest.raises(PluginError, match="plug-in 'given-a-name' is there twice; the second comes from this process"):
+        load_plugins(Selection.parse(NOT_OURS), Named(), Named())
 
 
 # -- finding ---------------------------------------------------------------------------------------------------------
