@@ -14,7 +14,7 @@ author = "The sevplug authors"
 copyright = author
 release = version = __version__
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "short_references"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "cli_reference", "indented_blocks", "short_references"]
 source_suffix = {".md": "markdown"}
 exclude_patterns = ["_build"]
 
@@ -24,14 +24,16 @@ myst_heading_anchors = 3
 # Docstrings put names of the code into single backticks: links where there is something to link to.
 default_role = "py:obj"
 nitpicky = True
-# Other projects' objects are not looked up, so that a build needs no network.
-nitpick_ignore_regex = [("py:.*", r"(?!sevplug\.).*")]
+# Other projects' objects are not looked up, so that a build needs no network; the engine is no public module.
+nitpick_ignore_regex = [("py:.*", r"(?!sevplug\.).*"), ("py:.*", r"sevplug\.core\.(engine\b.*|control\.T)")]
 
 autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
 autodoc_default_options = {"members": True, "undoc-members": True, "show-inheritance": True}
 
 html_theme = "furo"
+smartquotes = False
+
 html_title = f"sevplug {release}"
 html_show_sphinx = False
 html_show_copyright = False

@@ -1,0 +1,47 @@
+"""The reference pages list what the code has, and nothing else."""
+
+from __future__ import annotations
+
+import pkgutil
+import re
+from pathlib import Path
+
+import pytest
+from images import ROOT
+
+import sevplug
+from sevplug.core.result import ORDERLY, RESULTS, TIMEOUT
+from sevplug.plugins.qmp import commands, debug_commands, human, memory_commands, sev_commands
+
+REFERENCE = ROOT / "docs" / "reference"
+# Of the session with a client, not of the machine.
+OF_A_SESSION = {"qmp_capabilities", "query-commands"}
+# What is in the packages whose modules have a place each on the pages about Python, and is for nobody outside.
+INTERNAL = {"sevplug.core.engine"}
+
+
+def test_every_result_has_its_exit_status() -> None:
+    rows = re.findall(r"^\| ([0-9]+) \| `([a-z]+)` \|", (REFERENCE / "results.md").read_text(), re.M)
+    assert {result: int(status) for status, result in rows} == {
+        result: 0 if result in ORDERLY else 3 if result == TIMEOUT else 1 for result in RESULTS
+    }
+
+
+def test_every_qmp_command_has_a_section() -> None:
+    text = (REFERENCE / "qmp.md").read_text()
+    modules = (commands, sev_commands, memory_commands, debug_commands, human)
+    known = {command.name: command for module in modules for command in module.COMMANDS}
+    assert set(re.findall(r"^### (\S+)$", text, re.M)) == known.keys() | OF_A_SESSION
+    for name, command in known.items():
+        section = text.split(f"### {name}\n")[1].split("\n#")[0]
+        for argument in command.arguments:
+            assert f"`{argument.name}`" in section, (name, argument.name)
+
+
+@pytest.mark.parametrize("package", ["core", "sevapi", "owner", "platform"])
+def test_every_public_module_is_on_a_page(package: str) -> None:
+    folder = Path(sevplug.__file__).parent / package
+    modules = {f"sevplug.{package}.{info.name}" for info in pkgutil.iter_modules([str(folder)])}
+    pages = "".join(path.read_text() for path in (REFERENCE / "api").glob("*.md"))
+    listed = set(re.findall(rf"automodule:: (sevplug\.{package}\.\w+)", pages))
+    assert listed == modules - INTERNAL
