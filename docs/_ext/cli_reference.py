@@ -1,7 +1,7 @@
 """The commands of sevplug as Markdown, from the code: a page has them where it says `{{ commands }}`.
 
-Options that a plug-in adds are found by asking each plug-in alone, and shown with its name. Only plug-ins that come with
-sevplug are asked, as those of other distributions are off by default.
+Options that a plug-in adds are found by asking each plug-in alone, and shown with its name. Only plug-ins that come
+with sevplug are asked, as those of other distributions are off by default.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Names in docstrings and signatures, such as `ConfigError`, link to the object of sevplug that is meant.
 
-Sphinx looks a name up in the module that mentions it. Here a name also means what that module imports under it, for the
-type checker alone too, and else the one object that ends in it, wherever it lives. What is no object of sevplug stays plain
-code.
+Sphinx looks a name up in the module that mentions it. Here a name also means what that module imports under it, for
+the type checker alone too, and else the one object that ends in it, wherever it lives. What is no object of sevplug
+stays plain code.
 """
 
 from __future__ import annotations
