@@ -14,7 +14,14 @@ author = "The sevplug authors"
 copyright = author
 release = version = __version__
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "cli_reference", "indented_blocks", "short_references"]
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "cli_reference",
+    "indented_blocks",
+    "module_pages",
+    "short_references",
+]
 source_suffix = {".md": "markdown"}
 exclude_patterns = ["_build"]
 

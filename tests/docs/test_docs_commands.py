@@ -6,7 +6,9 @@ The convention is that of tests/support/pages.py. A page whose commands need rea
 from __future__ import annotations
 
 import json
+import os
 import re
+import subprocess
 import tomllib
 from pathlib import Path
 
@@ -117,11 +119,25 @@ def test_the_readme_has_the_two_commands_for_a_fresh_clone() -> None:
         assert f"\n    {command}\n" in text
 
 
+@pytest.mark.real
+def test_the_readmes_first_command_installs_and_runs(tmp_path: Path) -> None:
+    clone = tmp_path / "clone"
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    for name in filter(None, listed.split("\0")):
+        target = clone / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.symlink_to(ROOT / name)
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("SEVPLUG_", "PYTHON"))}
+    done = subprocess.run(SET_UP[0], shell=True, cwd=clone, env=clean, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "[ok]   MSR 0xc0010131: SEV is active" in done.stdout
+
+
 @pytest.mark.parametrize(
     ("expected", "printed", "same"),
     [
         (["a 1.000  b"], "a  12.345  b  \n", True),
-        (["a 1.000  b"], "a 1.5  b\n", False),
+        (["a 1.000  b"], "a 1.5  c\n", False),
         (["first", "...", "last"], "first\nlast\n", True),
         (["first", "...", "last"], "first\n1\n2\nlast\n", True),
         (["first", "...", "last"], "first\nlast\nmore\n", False),

@@ -23,5 +23,5 @@ def test_every_event_is_documented_and_no_other() -> None:
 
 def test_the_readmes_files_exist() -> None:
     text = (ROOT / "README.md").read_text()
-    for path in re.findall(r"\]\((docs/[a-z./-]+)\)", text) + re.findall(r"`((?:scripts|sevplug)/[\w./-]+)`", text):
+    for path in re.findall(r"\]\(([a-z./-]+)\)", text) + re.findall(r"`((?:scripts|sevplug)/[\w./-]+)`", text):
         assert (ROOT / path).exists(), path

@@ -4,7 +4,7 @@ What a block of a page is to the tests can be seen in the page:
 
 - ``sh``: run. A page's blocks run in their order, in one shell, in a folder of their own.
 - ``console``: lines that begin with ``$`` are run like that, and print what stands below. ``...`` is any text, alone in
-  a line any lines; a number with three decimals is any such number.
+  a line any lines; a number with three decimals is any number.
 - ``python``: run as a program.
 - A first line that is a comment and names a file: not run, but written to that file, for the blocks that follow.
 - A first line ``# Not run by the tests: WHY.``: neither.
@@ -145,7 +145,7 @@ def matches(expected: list[str], printed: str) -> bool:
         parts = re.split(r"(\.\.\.|\b\d+\.\d{3}\b)", line.rstrip())
         wild = {"...": r"[^\n]*"}
         pattern += "".join(
-            wild.get(part, r" *\d+\.\d{3}")
+            wild.get(part, r" *\d+(?:\.\d+)?")
             if index % 2
             else re.escape(part.rstrip() if _before(parts, index) else part)
             for index, part in enumerate(parts)
