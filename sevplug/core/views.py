@@ -19,8 +19,9 @@ from typing import Final, Protocol
 import attrs
 
 PAGE: Final = 4096
-# The state of a page is its form, and whether nobody has accessed it, or it was last written through the other view.
-SHARED, PRIVATE_FORM, UNTOUCHED, STALE = 0, 1, 2, 4
+# The state of a page is its form, and whether nobody has accessed it, or it was last written through the other view, or
+# it was accessed and nobody has written it.
+SHARED, PRIVATE_FORM, UNTOUCHED, STALE, UNWRITTEN = 0, 1, 2, 4, 8
 # How many pages are deciphered at once when the first of them is touched, and the unit of a cipher call that has one.
 _AHEAD = 512
 # No linear page begins there.
@@ -47,12 +48,12 @@ class PageEvent:
     """An access to a page through another view than the one before, or one that hardware would not take as meant.
 
     ``kind``: ``read``, ``write``, ``fetch``, ``table`` (by the CPU, the last for a walk), ``dma-read``, ``dma-write``
-    (from outside), ``reserved`` (a page-table entry has a reserved bit set; ``gpa`` says nothing then).  ``gpa``: of
-    the page.  ``linear``: the address that the CPU used, its low 12 bits zero, None for a device.  ``private``: the
-    view of this access.  ``written_private``: the view it was last written in (the first access to a page counts as a
-    store).  ``by_device``: the last store that was seen came from outside the CPU, whose own are not seen while it
-    keeps the page in one view.  ``unlike_data``: a fetch from a page whose mapping makes data shared.  ``before``: the
-    linear page at which the CPU used it when it changed its view last, or first; None where it has not.
+    (from outside), ``reserved`` (a page-table entry has a reserved bit set; ``gpa`` says nothing then). ``gpa``: of
+    the page. ``linear``: the address that the CPU used, its low 12 bits zero, None for a device. ``private``: the
+    view of this access. ``written_private``: the view it was last written in, None where nobody has. ``by_device``:
+    the last store that was seen came from outside the CPU, whose own are not seen while it keeps the page in one
+    view. ``unlike_data``: a fetch from a page whose mapping makes data shared. ``before``: the linear page at which
+    the CPU used it when it changed its view last, or first; None where it has not.
 
     A device that stores a whole page is not told of, since nothing is left of what was there: who reads it is.
     """
@@ -61,7 +62,7 @@ class PageEvent:
     gpa: int
     linear: int | None
     private: bool
-    written_private: bool = True
+    written_private: bool | None = True
     by_device: bool = False
     unlike_data: bool = False
     before: int | None = None
@@ -108,8 +109,8 @@ class PageForms:
             self.states[page] = SHARED
         # Page number -> how often it was converted.
         self.conversions: Counter[int] = Counter()
-        # Where the CPU used a page when it last came here with it, by page number.
-        self._linear = array("Q", [_NOWHERE]) * count
+        # Where the CPU used a page when it last came here with it, by page number; the engine keeps it too.
+        self.linear = array("Q", [_NOWHERE]) * count
         # Pages whose last store came from outside the CPU.
         self._by_device: set[int] = set()
         self.converted: Callable[[int], None] = lambda _page: None
@@ -117,12 +118,13 @@ class PageForms:
 
     # -- the CPU ------------------------------------------------------------------------------------------------------
 
-    def touch(self, page: int, want: int, linear: int) -> None:
+    def touch(self, page: int, want: int, linear: int, *, write: bool) -> bool:
         """The first access to ``page``, by the CPU; see `enter`, which does this too."""
         if self.states[page] & PRIVATE_FORM != want:
             self._first(page, want)
-        self.states[page] = want
-        self._linear[page] = linear
+        self.states[page] = want if write else want | UNWRITTEN
+        self.linear[page] = linear
+        return write
 
     def enter(self, page: int, want: int, linear: int, kind: str) -> bool:
         """The CPU accesses ``page`` (its number in the range) through view ``want`` (`SHARED` or `PRIVATE_FORM`).
@@ -132,23 +134,24 @@ class PageForms:
         state = self.states[page]
         write = kind == "write"
         if state & UNTOUCHED:
-            self.touch(page, want, linear)
-            return True
-        form = state & PRIVATE_FORM
-        written = form ^ PRIVATE_FORM if state & STALE else form
-        if form != want:
+            return self.touch(page, want, linear, write=write)
+        if state & PRIVATE_FORM != want:
+            written = _written_private(state)
             event = PageEvent(
                 kind,
                 self.base + page * PAGE,
                 linear,
                 bool(want),
-                bool(written),
+                written,
                 page in self._by_device,
-                before=None if self._linear[page] == _NOWHERE else self._linear[page],
+                before=None if self.linear[page] == _NOWHERE else self.linear[page],
             )
-            self._linear[page] = linear
+            self.linear[page] = linear
             self._convert(page, want)
-            self.states[page] = want if write or written == want else want | STALE
+            if write or written is bool(want):
+                self.states[page] = want
+            else:
+                self.states[page] = want | (UNWRITTEN if written is None else STALE)
             self.tell(event)
         elif write:
             self.states[page] = want
@@ -159,13 +162,13 @@ class PageForms:
     def fetched_from_shared(self, page: int, linear: int) -> None:
         """The CPU fetches instructions from ``page``, in private form now, by a mapping that makes data shared."""
         gpa = self.base + page * PAGE
-        written = not self.states[page] & STALE
+        written = _written_private(self.states[page])
         self.tell(PageEvent("fetch", gpa, linear, True, written, page in self._by_device, unlike_data=True))
 
     def table_read(self, page: int) -> PageEvent | None:
         """The CPU reads ``page`` as a page table; the event, where it was last written through the shared view."""
         state = self.states[page]
-        if state & UNTOUCHED or _written_private(state):
+        if _written_private(state) is not False:
             return None
         return PageEvent("table", self.base + page * PAGE, None, True, False, page in self._by_device)
 
@@ -217,10 +220,10 @@ class PageForms:
 
     def counts(self) -> PageCounts:
         """The pages of this range."""
-        tally = Counter(self.states)
-        private = tally[PRIVATE_FORM] + tally[PRIVATE_FORM | STALE]
-        shared = tally[SHARED] + tally[SHARED | STALE]
-        return PageCounts(private, shared, len(self.states) - private - shared, self.conversions.total())
+        tally: Counter[str] = Counter()
+        for state, count in Counter(self.states).items():
+            tally[_form_name(state)] += count
+        return PageCounts(tally["private"], tally["shared"], tally["untouched"], self.conversions.total())
 
     def runs(self) -> list[PageRun]:
         """The pages of this range, in runs."""
@@ -273,13 +276,9 @@ class PageForms:
 
     def _surprised(self, page: int) -> None:
         """A device reads a page: told of when the CPU wrote it last through the private view."""
-        state = self.states[page]
-        if state & UNTOUCHED:
-            return
-        written = _written_private(state)
-        if written:
+        if _written_private(self.states[page]):
             gpa = self.base + page * PAGE
-            self.tell(PageEvent("dma-read", gpa, None, False, written, page in self._by_device))
+            self.tell(PageEvent("dma-read", gpa, None, False, True, page in self._by_device))
 
     def _first(self, page: int, want: int) -> None:
         """The first access to ``page``, which lies in the other form."""
@@ -317,6 +316,8 @@ def _form_name(state: int) -> str:
     return "private" if state & PRIVATE_FORM else "shared"
 
 
-def _written_private(state: int) -> bool:
-    """Whether a page in ``state`` was last written through the private view."""
+def _written_private(state: int) -> bool | None:
+    """Whether a page in ``state`` was last written through the private view; None where nobody has written it."""
+    if state & (UNTOUCHED | UNWRITTEN):
+        return None
     return bool(state & PRIVATE_FORM) != bool(state & STALE)

@@ -99,6 +99,8 @@ class CBitCheckerPlugin:
         writer = "a device" if event.by_device else "the CPU"
         view, other = ("private", "shared") if event.private else ("shared", "private")
         written = f"{writer} wrote it last as {'private' if event.written_private else 'shared'} memory"
+        if event.written_private is None:
+            written = "nobody has written it"
         if event.kind == "table":
             text = (
                 f"page {event.gpa:#x} is read as a page table, and {written}: hardware takes what its bytes decipher to"
@@ -107,12 +109,12 @@ class CBitCheckerPlugin:
         elif event.kind == "dma-read":
             text = f"a device reads page {event.gpa:#x}, and {written}: hardware hands it ciphertext"
             found.append(("dma-read", text))
-        elif event.kind == "fetch" and (event.unlike_data or not event.written_private):
+        elif event.kind == "fetch" and (event.unlike_data or event.written_private is False):
             through = " through a mapping without the C-bit" if event.unlike_data else ""
-            effect = "runs it deciphered" if event.written_private else "runs what its bytes decipher to"
+            effect = "runs what its bytes decipher to" if event.written_private is False else "runs it deciphered"
             text = f"instructions are fetched from page {event.gpa:#x}{through}, and {written}: hardware {effect}"
             found.append(("fetch", text))
-        elif event.kind == "read" and event.private != event.written_private:
+        elif event.kind == "read" and event.private is not event.written_private is not None:
             effect = "reads what its bytes decipher to" if event.private else "reads ciphertext"
             found.append(("read", f"page {event.gpa:#x} is read as {view} memory, and {written}: hardware {effect}"))
         if event.before is not None and event.before != event.linear and self._maps(event.before, event):

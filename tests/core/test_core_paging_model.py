@@ -10,9 +10,11 @@ from array import array
 from typing import Any
 
 import attrs
+from compiled_walk import CompiledWalker
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sevplug.core.engine import compiled
 from sevplug.core.paging import EXECUTABLE, READABLE, UNLIKE_DATA, WRITABLE, PageWalker
 from sevplug.core.vcpu import PRIVATE
 
@@ -262,7 +264,7 @@ class Entries:
             self.ram[gpa // 8] = entry
 
 
-def walk(walker: PageWalker, case: Case) -> int:
+def walk(walker: PageWalker | CompiledWalker, case: Case) -> int:
     control = case.control
     cr0 = 1 << 31 | 1 | control.wp << 16
     cr4 = control.pse << 4 | (case.mode != "32-bit") << 5 | control.smep << 20 | control.smap << 21
@@ -271,7 +273,7 @@ def walk(walker: PageWalker, case: Case) -> int:
 
 
 def check(case: Case) -> None:
-    """Model, walker by mask and walker by function: one answer, and the same memory afterwards."""
+    """Model, walker by mask, by function, and compiled: one answer, and the same memory afterwards."""
     expected_memory = place(case)
     expected = Model(case, expected_memory).answer()
     mask = 0 if case.c_bit is None else 1 << case.c_bit
@@ -289,6 +291,15 @@ def check(case: Case) -> None:
         walker = PageWalker(memory.read, memory.write, memory.read, memory.write, PHYSICAL_BITS, **more)
         assert walk(walker, case) == expected
         assert memory.entries == expected_memory
+    if compiled.load() is not None:
+        entries = place(case)
+        width = 4 if case.mode == "32-bit" else 8
+        found = walk(CompiledWalker(entries, width, RAM_SIZE, PHYSICAL_BITS, mask), case)
+        if found == compiled.RARE:  # a table lies outside its RAM, and only then
+            assert any(entry & 0x000F_FFFF_FFFF_F000 & ~mask >= RAM_SIZE for entry in case.entries)
+        else:
+            assert found == expected
+            assert entries == expected_memory
 
 
 @settings(max_examples=600, deadline=None)

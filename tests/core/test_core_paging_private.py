@@ -27,7 +27,9 @@ from page_tables import (
 
 from sevplug.core.paging import UNLIKE_DATA, PageWalker
 from sevplug.core.vcpu import PRIVATE, Access
-from sevplug.core.views import PRIVATE_FORM, SHARED
+from sevplug.core.views import PRIVATE_FORM, SHARED, UNTOUCHED
+
+pytestmark = pytest.mark.usefixtures("either_walk")
 
 by_name = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
 by_wide_name = pytest.mark.parametrize("kind", WIDE, ids=lambda kind: kind.name)
@@ -81,32 +83,52 @@ def test_what_has_no_place_for_a_c_bit_is_private() -> None:
     assert walker.walk(kind.linear, READ, PG | 1, TABLES[0], kind.cr4, kind.efer) & PRIVATE
 
 
-def test_a_table_that_has_another_form_now_is_not_read_where_it_was() -> None:
-    kind = KINDS[4]
-    states = bytearray([PRIVATE_FORM]) * 64
-    ram = memoryview(bytearray(64 << 12)).cast("Q")
-    asked: list[int] = []
-
-    def read(gpa: int) -> int:
-        asked.append(gpa)
-        return ram[gpa >> 3]
-
-    def write(gpa: int, value: int) -> None:
-        ram[gpa >> 3] = value
+class Remembering:
+    """A walk through four tables in RAM whose pages have states; ``asked``: what it did not read in RAM at once."""
 
     tables = (0x1000, 0x2000, 0x3000, 0x4000)
-    for number, table in enumerate(tables):
-        index = kind.linear >> (39 - 9 * number) & 0x1FF
-        write(table + 8 * index, (*tables, 0x9000)[number + 1] | C_BIT | 0x67)
-    walker = PageWalker(read, write, read, write, 40, C_BIT, None, ram, states)
-    walks = [walker.walk(kind.linear, READ, PG | 1, 0x1000, kind.cr4, kind.efer) for _ in range(2)]
-    assert walks == [0x9000 | PRIVATE | R | W | X] * 2
-    assert len(asked) == 4  # the second walk knew its way
-    states[4] = SHARED
-    walker.forget(0x4000)
-    walker.walk(kind.linear, READ, PG | 1, 0x1000, kind.cr4, kind.efer)
-    walker.walk(kind.linear, READ, PG | 1, 0x1000, kind.cr4, kind.efer)
-    assert len(asked) == 12
+
+    def __init__(self) -> None:
+        self.states = bytearray([PRIVATE_FORM]) * 64
+        self.asked: list[int] = []
+        ram = memoryview(bytearray(64 << 12)).cast("Q")
+        self._kind = kind = KINDS[4]
+
+        def read(gpa: int) -> int:
+            self.asked.append(gpa)
+            return ram[gpa >> 3]
+
+        def write(gpa: int, value: int) -> None:
+            ram[gpa >> 3] = value
+
+        for number, table in enumerate(self.tables):
+            index = kind.linear >> (39 - 9 * number) & 0x1FF
+            write(table + 8 * index, (*self.tables, 0x9000)[number + 1] | C_BIT | 0x67)
+        self.walker = PageWalker(read, write, read, write, 40, C_BIT, None, ram, self.states)
+
+    def walk(self) -> int:
+        """Walk, and say how many entries were asked for."""
+        before = len(self.asked)
+        found = self.walker.walk(self._kind.linear, READ, PG | 1, self.tables[0], self._kind.cr4, self._kind.efer)
+        assert found == 0x9000 | PRIVATE | R | W | X
+        return len(self.asked) - before
+
+
+def test_a_table_that_has_another_form_now_is_not_read_where_it_was() -> None:
+    space = Remembering()
+    assert [space.walk(), space.walk()] == [4, 0]  # the second walk knew its way
+    space.states[4] = SHARED
+    space.walker.forget(0x4000)
+    assert [space.walk(), space.walk()] == [4, 4]
+
+
+@pytest.mark.parametrize("table", range(1, 5))
+def test_a_table_in_memory_that_nobody_touched_is_not_remembered_since_it_turns_without_a_word(table: int) -> None:
+    space = Remembering()
+    space.states[table] = UNTOUCHED | PRIVATE_FORM
+    assert [space.walk(), space.walk()] == [4, 4]
+    space.states[table] = PRIVATE_FORM
+    assert [space.walk(), space.walk()] == [4, 0]
 
 
 @pytest.mark.parametrize("position", [40, 47, 51])

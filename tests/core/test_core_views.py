@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sevplug.core.memory import HIGH_RAM_BASE, LOW_RAM_LIMIT, GuestMemory, MemoryRange, RangeKind
-from sevplug.core.views import PAGE, PRIVATE_FORM, SHARED, STALE, UNTOUCHED, PageCipher, PageEvent, PageForms
+from sevplug.core.views import PAGE, PRIVATE_FORM, SHARED, STALE, UNTOUCHED, UNWRITTEN, PageCipher, PageEvent, PageForms
 from sevplug.sevapi.memory_cipher import MemoryCipher
 
 ROM_AT, FLASH_AT = 0xFFFF_0000, 0xFFFF_2000
@@ -46,11 +46,11 @@ class ToyCipher:
 
 @attrs.define
 class ModelPage:
-    """What the chips hold of a page, the view of the last access (None: none yet) and of the last store."""
+    """What the chips hold of a page, the view of the last access and of the last store (None: none yet)."""
 
     data: bytearray
     form: int | None = None
-    written: int = SHARED
+    written: int | None = None
     by_device: bool = False
     rom: bool = False
     linear: int | None = None
@@ -59,7 +59,13 @@ class ModelPage:
     def states(self) -> set[int]:
         if self.form is None:
             return {UNTOUCHED | SHARED, UNTOUCHED | PRIVATE_FORM}
+        if self.written is None:
+            return {self.form | UNWRITTEN}
         return {self.form if self.written == self.form else self.form | STALE}
+
+    @property
+    def written_private(self) -> bool | None:
+        return None if self.written is None else self.written == PRIVATE_FORM
 
 
 class Model:
@@ -84,7 +90,7 @@ class Model:
         found = b""
         for at, inside, count in pieces(gpa, size):
             page = self.pages.get(at)
-            if dma and not private and page is not None and page.form is not None and page.written == PRIVATE_FORM:
+            if dma and not private and page is not None and page.written == PRIVATE_FORM:
                 self.events.append(PageEvent("dma-read", at, None, False, True, page.by_device))
             found += self.view(at, private)[inside : inside + count]
         return found
@@ -107,9 +113,7 @@ class Model:
             self.store(at, inside, piece, private)
             other = page.form not in (None, want)
             if other and device and count < PAGE:
-                self.events.append(
-                    PageEvent("dma-write", at, None, private, page.written == PRIVATE_FORM, page.by_device)
-                )
+                self.events.append(PageEvent("dma-write", at, None, private, page.written_private, page.by_device))
             if not other or device or count == PAGE:
                 page.form = want
             page.written, page.by_device = want, device
@@ -120,10 +124,9 @@ class Model:
         # A page that is as the CPU wants it is no occasion to see what it does.
         seen = page.form != want or page.written != want
         if page.form is None:
-            page.written, page.linear = want, linear
+            page.linear = linear
         elif page.form != want:
-            written = page.written == PRIVATE_FORM
-            event = PageEvent(kind, gpa, linear, bool(want), written, page.by_device, before=page.linear)
+            event = PageEvent(kind, gpa, linear, bool(want), page.written_private, page.by_device, before=page.linear)
             self.events.append(event)
             page.linear = linear
         page.form = want
@@ -226,6 +229,7 @@ def compare(cipher: PageCipher, ram: int, checked: list[int], steps: list[Access
             at: ModelPage(
                 bytearray(memory.read(at, PAGE, dma=False)),
                 SHARED if at in early else None,
+                SHARED if at in early else None,
                 rom=ROM_AT <= at < FLASH_AT,
             )
             for at in [*checked, *early]
@@ -295,12 +299,12 @@ def forms_of(pages: int, *loaded: int) -> tuple[PageForms, bytearray]:
 
 def test_pages_that_nobody_touched_are_deciphered_many_at_a_time_and_enciphered_back_to_zeros() -> None:
     forms, _buffer = forms_of(1030, 3)
-    forms.enter(1, PRIVATE_FORM, 0, "read")
+    forms.enter(1, PRIVATE_FORM, 0, "write")
     ahead = [UNTOUCHED | PRIVATE_FORM] * 509
     assert list(forms.states[:513]) == [ahead[0], PRIVATE_FORM, ahead[0], SHARED, *ahead[:508], UNTOUCHED]
     assert forms.read(5 * PAGE, PAGE, private=False) == bytes(PAGE)
     assert forms.read(5 * PAGE, PAGE, private=True) != bytes(PAGE)
-    assert forms.enter(5, SHARED, 0, "read")
+    assert not forms.enter(5, SHARED, 0, "read")
     assert forms.read(5 * PAGE, PAGE, private=False) == bytes(PAGE)
     forms.write(1029 * PAGE, b"end", private=True, device=False)
     assert forms.read(1029 * PAGE, 3, private=True) == b"end"
@@ -326,6 +330,20 @@ def test_a_device_that_reads_what_was_written_private_is_told_of_though_the_cpu_
     assert [event.kind for event in told] == ["read", "dma-read"]
     assert not forms.enter(0, SHARED, 0, "read")
     assert forms.enter(0, SHARED, 0, "write")
+
+
+def test_a_page_that_was_only_read_is_nobodys_until_the_first_store() -> None:
+    forms, _buffer = forms_of(2)
+    told: list[PageEvent] = []
+    forms.tell = told.append
+    assert not forms.enter(0, PRIVATE_FORM, 0, "read")
+    forms.read(8, 8, private=False, dma=True)
+    assert not forms.enter(0, SHARED, 0, "read")
+    assert forms.table_read(0) is None
+    assert [(event.kind, event.written_private) for event in told] == [("read", None)]
+    assert forms.enter(0, SHARED, 0, "write")
+    assert not forms.enter(0, PRIVATE_FORM, 0, "read")
+    assert [event.written_private for event in told] == [None, False]
 
 
 def test_a_store_by_the_cpu_itself_through_the_other_view_ends_the_right_to_store_unseen() -> None:

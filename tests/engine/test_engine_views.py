@@ -13,9 +13,12 @@ from reference_cpu import DebugConsolePlugin
 
 from sevplug.core import result
 from sevplug.core.config import ObjectSpec
+from sevplug.core.hookspecs import hookimpl
+from sevplug.core.machine import Machine
 from sevplug.plugins.sev import SevPlugin
 
 PAGE, ALIAS = 0x200000, 0x201000
+ROM = 0xD0000000
 SEV = ObjectSpec("sev-emulated", "sev0", {"cbitpos": "47", "reduced-phys-bits": "1"})
 SHARED_ALIAS = remap(ALIAS, PAGE, private=False)
 
@@ -105,6 +108,39 @@ def test_memory_that_nobody_wrote_is_zeros_shared_and_something_else_private() -
     read = "mov rbx, [rdi]; or rbx, [rdi+8]; test rbx, rbx; setnz al; movzx eax, al; out 0x80, eax;"
     seen = live(f"mov edi, {PAGE:#x}; {read} {remap(ALIAS, ALIAS, private=False)} mov edi, {ALIAS:#x}; {read}")
     assert seen.reports == [1, 0]
+
+
+class RomPlugin:
+    """A page of ROM, all ones."""
+
+    name = "rom"
+
+    @hookimpl
+    def add_devices(self, machine: Machine) -> None:
+        machine.memory.add_rom(ROM, b"\xff" * 4096, self.name)
+
+
+def test_a_store_to_rom_through_the_other_view_goes_nowhere_and_converts_nothing() -> None:
+    store = f"{remap(ALIAS, ROM, private=True)} mov dword ptr [{ALIAS:#x}], 0x12345678;"
+    image = long_guest(f"{store} {remap(ALIAS, ROM, private=False)} mov eax, [{ALIAS:#x}]; out 0x80, eax")
+    sev = {"objects": (SEV,), "machine_options": {}}
+    with machine_with(image, SevPlugin(), RomPlugin(), **sev) as (machine, board):
+        rom = machine.memory.find(ROM)
+        assert rom is not None
+        assert rom.forms is not None
+        assert machine.run(timeout=20).result == result.SHUTDOWN
+        assert [value for _port, _size, value in board.board.written] == [0xFFFFFFFF]
+        assert not rom.forms.conversions
+
+
+def test_a_translation_of_the_other_view_is_gone_when_its_page_was_converted() -> None:
+    """Whether all translations went since it was cached (a load of CR3, for pages that are not global) or not."""
+    read = f"mov eax, [{PAGE:#x}]; out 0x80, eax;"
+    seen = live(
+        f"mov dword ptr [{PAGE:#x}], 5; mov dword ptr [{ALIAS:#x}], 6; {SHARED_ALIAS} {read}"
+        f"mov ebx, [{ALIAS:#x}]; {read} mov [{ALIAS:#x}], ebx; {read} mov rax, cr3; mov cr3, rax; {read}"
+    )
+    assert (seen.result, seen.reports) == (result.SHUTDOWN, [5, 5, 5, 5])
 
 
 def test_a_table_that_was_spoilt_after_a_walk_remembered_it_is_not_walked_as_it_was() -> None:

@@ -66,10 +66,14 @@ def test_a_loop_that_counts_is_left_alone(hasty: None) -> None:
 def test_where_somebody_attends_a_dead_loop_is_a_warning_once(hasty: None) -> None:
     with machine_with(assemble("1: jmp 1b")) as (machine, board):
         machine.control.attended = True
+
+        def told() -> list[str]:
+            return [fields["text"] for name, fields in board.events if name == events.WARNING]
+
+        assert machine.advance(timeout=30, until=lambda: bool(told()))
         assert machine.run(timeout=0.5).result == result.TIMEOUT
-    told = [fields["text"] for name, fields in board.events if name == events.WARNING]
-    assert len(told) == 1
-    assert told[0].startswith("the guest seems to hang: a loop that nothing ends, at rip 0x")
+    assert len(told()) == 1
+    assert told()[0].startswith("the guest seems to hang: a loop that nothing ends, at rip 0x")
 
 
 def test_on_the_hosts_clock_a_timer_interrupts_a_loop_in_time(monkeypatch: pytest.MonkeyPatch) -> None:

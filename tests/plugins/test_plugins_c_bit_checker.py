@@ -98,6 +98,20 @@ def test_a_page_that_is_converted_as_it_should_be_is_no_finding() -> None:
     assert found.summary["c_bit_checker"] == {"findings": [], "left_out": 0}
 
 
+def test_a_page_that_nobody_wrote_is_no_finding_by_whichever_view_it_is_read() -> None:
+    read = f"mov rbx, [{PAGE:#x}];"
+    found = live(f"{read} {remap(PAGE, PAGE, private=False)} {read} {remap(PAGE, PAGE, private=True)} {read}")
+    assert (found.run.result, found.findings) == (result.SHUTDOWN, [])
+
+
+def test_a_page_that_was_read_before_it_was_written_is_told_of_all_the_same() -> None:
+    found = live(
+        f"mov rbx, [{PAGE:#x}]; {STORE} {remap(PAGE, PAGE, private=False)} {SAY_WHERE} here: mov rbx, [{PAGE:#x}];"
+    )
+    found.only("page 0x200000 is read as shared memory, and the CPU wrote it last as private memory: "
+               "hardware reads ciphertext")  # fmt: skip
+
+
 def test_a_forgotten_c_bit_reads_ciphertext() -> None:
     found = live(
         f"{STORE} {remap(PAGE, PAGE, private=False)} {SAY_WHERE} xor ecx, ecx; nop;"

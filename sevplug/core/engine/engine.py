@@ -89,8 +89,10 @@ class Engine:
     # -- construction ----------------------------------------------------------------------------------------------
 
     def _install_hooks(self) -> None:
+        fill, argument = self._fills.callback
+        self._callbacks.append(fill)
+        library.hook(self._handle, library.HOOK_TLB_FILL, fill, argument=argument)
         for kind, callback, instruction in (
-            (library.HOOK_TLB_FILL, self._fills.callback, None),
             (library.HOOK_INTR, library.INTR_CALLBACK(self._on_interrupt), None),
             (library.HOOK_INSN_INVALID, library.INVALID_CALLBACK(self._on_invalid), None),
             (library.HOOK_INSN, library.IN_CALLBACK(self._ports.on_in), library.INS_IN),
@@ -369,8 +371,7 @@ class Engine:
 
     def _written(self, gpa: int, size: int) -> None:
         """Memory changed behind the engine's back: forget translated code that came from there."""
-        code_pages = self._fills.code_pages
-        if any(page in code_pages for page in range(gpa & ~0xFFF, gpa + size, 0x1000)):
+        if self._fills.holds_code(gpa, size):
             self.defer(self._drop_code)
 
     def _drop_code(self) -> None:

@@ -8,13 +8,14 @@ page is handed out executable only once it was ever fetched from, and from then 
 from __future__ import annotations
 
 from collections.abc import Callable
-from ctypes import c_uint32, c_uint64
+from ctypes import c_uint32, c_uint64, c_void_p
 from functools import partial
 from typing import TYPE_CHECKING
 
+from sevplug.core.engine import compiled, library
 from sevplug.core.engine import internals as at
-from sevplug.core.engine import library
 from sevplug.core.engine.opcodes import loads_descriptor
+from sevplug.core.engine.pages import CodePlaces, Pages
 from sevplug.core.engine.vcpu import EngineCpu
 from sevplug.core.errors import GuestFault
 from sevplug.core.memory import MemoryRange, RangeKind
@@ -41,9 +42,6 @@ _KINDS = {Access.READ: "read", Access.WRITE: "write", Access.FETCH: "fetch"}
 # In place of a fault's vector: the instruction is to be tried again, from outside the engine.
 RESTART = -1
 _ACCESS = {library.MEM_READ: Access.READ, library.MEM_WRITE: Access.WRITE, library.MEM_FETCH: Access.FETCH}
-# How many pages of code are remembered by their linear address.
-_MANY_PAGES = 4096
-
 
 Walk = Callable[[int, int, int, int, int, int, bool], int]
 
@@ -53,14 +51,14 @@ def _no_walk(*_arguments: object) -> int:
 
 
 class Fills:
-    """The callback's state: the bound walker, the pages that hold code, and the last fault."""
+    """The callback's state: the bound walker, what is known of pages, and the last fault."""
 
     def __init__(self, machine: Machine, cpu: EngineCpu, fail: Callable[[BaseException], None]) -> None:
         self._machine = machine
         self._cpu = cpu
         self._fail = fail
         self._q, self._d = cpu.state.q, cpu.state.d
-        self.count = 0
+        self._count = 0
         # The fault that made the last fill fail: (vector or RESTART, error code, CR2 page) or None.
         self.fault: tuple[int, int | None, int] | None = None
         # What is left to do where the fault is RESTART, or None when translated code has to be dropped.
@@ -69,24 +67,42 @@ class Fills:
         self._tried_again = -1
         # A page table that the last walks read and that was not written as one.
         self.misread: PageEvent | None = None
-        self.code_pages: set[int] = set()
+        self._pages = Pages(machine.memory)
         # Linear pages whose cached translation a load of CR3 ends.
         self._local_pages: set[int] = set()
-        # Where code at a linear page was found last: what the engine executes there now.
-        self._code_at: dict[int, int] = {}
+        self._places = CodePlaces()
         self._walk: Walk = _no_walk
         self._slots: dict[int, tuple[memoryview, memoryview]] = {}
         self._low = machine.memory.ranges[0]
         self._low_size = self._low.size
         # The states of low RAM's pages; None where memory has but one form.
         self._states = None if self._low.forms is None else self._low.forms.states
+        self._low_code, self._handed_out = self._pages.ram[0].code, self._pages.ram[0].handed_out
         # Pages that were converted while translated code of theirs was kept.
         self._stale_code: set[int] = set()
         self._forget: Callable[[int], None] = lambda _page: None
         for entry in machine.memory.ranges:
             if entry.forms is not None:
                 entry.forms.converted = partial(self._converted, entry.gpa)
-        self.callback = library.FILL_CALLBACK(self._fill)
+        self._python = library.FILL_CALLBACK(self._fill)
+        twin = compiled.load()
+        self._compiled: compiled.CompiledFills | None = None
+        if twin is not None:
+            self._compiled = compiled.CompiledFills(
+                twin, cpu.state.env_address, self._pages.ram, self._places, cpu.flushes, _FEW_PAGES, self._python
+            )
+
+    @property
+    def callback(self) -> tuple[object, c_void_p]:
+        """What the engine has to call, and with which argument."""
+        if self._compiled is None:
+            return self._python, c_void_p()
+        return self._compiled.callback
+
+    @property
+    def count(self) -> int:
+        """How many translations the engine asked for."""
+        return self._count + (0 if self._compiled is None else self._compiled.count)
 
     def bind(self, mask: int, translate: Callable[[int, int], int] | None, physical_bits: int) -> None:
         """Make the walker; ``mask`` and ``translate`` as in `PageWalker`."""
@@ -124,7 +140,12 @@ class Fills:
 
         walker = PageWalker(read64, write64, read32, write32, physical_bits, mask, translate, low64, states)
         self._walk, self._forget = walker.walk, walker.forget
-        self._code_at.clear()
+        self._places.forget()
+        if self._compiled is not None:
+            if translate is None:
+                self._compiled.bind(mask, ~((1 << physical_bits) - 1) & _PAGE)
+            else:
+                self._compiled.unbind()
 
     def _look_at_table(self, gpa: int) -> None:
         """A table is read that is not in private form: that may be a surprise."""
@@ -135,6 +156,8 @@ class Fills:
     def unbind(self) -> None:
         """Let go of the memory's buffers."""
         self._walk = _no_walk
+        if self._compiled is not None:
+            self._compiled.close()
 
     def load_cr3(self, value: int) -> None:
         """MOV to CR3: translations of global pages stay when CR4.PGE is set (APM 2, section 5.5.2).
@@ -144,7 +167,8 @@ class Fills:
         """
         self._q[at.CR3 // 8] = value
         local = self._local_pages
-        if len(local) > _FEW_PAGES or not self._q[at.CR4 // 8] & CR4_PGE:
+        few = self._compiled is None or self._compiled.drain(local)
+        if not few or len(local) > _FEW_PAGES or not self._q[at.CR4 // 8] & CR4_PGE:
             self._cpu.flush_translations()
         else:
             for address in local:
@@ -157,15 +181,16 @@ class Fills:
         return self._walk(address, access, q[_CR0], q[_CR3], q[_CR4], q[_EFER], bool(q[_EFLAGS] & RFLAGS_AC))
 
     def code_page(self, address: int) -> int | None:
-        """The guest-physical page that holds the code which runs at linear ``address``; None: it takes a walk to say.
+        """The guest-physical page of the code that runs at linear ``address``; None: it takes a walk to say."""
+        return self._places.find(address & ~0xFFF)
 
-        The engine cannot execute at an address without having asked here, since its last flush, where the code is.
-        """
-        return self._code_at.get(address & ~0xFFF)
+    def holds_code(self, gpa: int, size: int) -> bool:
+        """Whether a page of ``[gpa, gpa + size)`` was ever fetched from."""
+        return self._pages.any_code(range(gpa & ~0xFFF, gpa + size, 0x1000))
 
     def _fill(self, _handle: int, address: int, kind: int, result: int, _user: int) -> bool:
         try:
-            self.count += 1
+            self._count += 1
             q, hflags = self._q, self._d[_HFLAGS]
             if hflags & _LMA and (address + 0x8000_0000_0000) & 0xFFFF_0000_0000_0000:
                 self.fault = (13, 0, address)  # not canonical
@@ -194,26 +219,32 @@ class Fills:
                 page, found = self._elsewhere(page, found, access, address)
                 if found < 0:
                     return False
-            elif self._states is not None and self._states[page >> 12] != found >> 62:
-                found = self._enter(self._low, page, found, access, address)
-                if found < 0:
-                    return False
+                code = self._pages.is_code(page)
+            else:
+                number = page >> 12
+                if self._states is not None:
+                    if self._states[number] != found >> 62:
+                        found = self._enter(self._low, page, found, access, address)
+                        if found < 0:
+                            return False
+                    self._handed_out[number] = self._cpu.flushes[0]
+                code = self._low_code[number] != 0
             if access == _FETCH:
-                if page not in self.code_pages:
+                if not code:
                     if page in self._stale_code:
                         # The engine is looking for this code right now, and must not find what it translated before.
                         self.fault = (RESTART, None, address)
                         return False
-                    self.code_pages.add(page)
+                    self._pages.mark_code(page)
                     self._cpu.flush_translations()
-                self._remember_code(address, page)
+                self._places.remember(address, page)
                 if found & UNLIKE_DATA:
                     self._fetched_from_shared(page, address)
                 permissions = found & (READABLE | WRITABLE) | EXECUTABLE
-            elif page in self.code_pages:
+            elif code:
                 permissions = found & (READABLE | WRITABLE | EXECUTABLE)
                 if permissions & EXECUTABLE:
-                    self._remember_code(address, page)
+                    self._places.remember(address, page)
             else:
                 permissions = found & (READABLE | WRITABLE)
             slot = self._slots.get(result) or self._slot(result)
@@ -240,8 +271,7 @@ class Fills:
         if state == want:
             return found
         if state & UNTOUCHED:  # nearly all of those that come here
-            forms.touch(number, want, address)
-            return found
+            return found if forms.touch(number, want, address, write=access == _WRITE) else found & ~WRITABLE
         crosses = access != _WRITE and state & PRIVATE_FORM != want
         # Whoever is told of it wants to know the instruction, which the engine says when it has stopped.  Where the
         # instruction itself lies in this page, its fetch takes the page back, and the second try has to do.
@@ -263,13 +293,18 @@ class Fills:
             entry.forms.fetched_from_shared((page - entry.gpa) >> 12, address)
 
     def _converted(self, base: int, number: int) -> None:
-        """Page ``number`` of the range at ``base`` has changed its form: no cached translation is right any more."""
+        """Page ``number`` of the range at ``base`` has changed its form: no translation of it is right any more.
+
+        Nobody knows at which linear addresses it was cached; all go, unless all went since it was handed out last.
+        """
         page = base + (number << 12)
-        if page in self.code_pages:
-            self.code_pages.discard(page)
+        if self._pages.is_code(page):
+            self._pages.forget_code(page)
             self._stale_code.add(page)
+            self._cpu.flush_translations()
+        elif self._pages.may_be_cached(page, self._cpu.flushes[0]):
+            self._cpu.flush_translations()
         self._forget(page)
-        self._cpu.flush_translations()
 
     def code_is_dropped(self) -> None:
         """The engine has thrown away all translated code."""
@@ -285,12 +320,8 @@ class Fills:
             # A store to ROM goes nowhere; the next load comes back here.
             return NOWHERE, WRITABLE
         found = self._enter(entry, page, found, access, address)
+        self._pages.hand_out(page, self._cpu.flushes[0])
         return page, found & ~WRITABLE if rom else found
-
-    def _remember_code(self, address: int, page: int) -> None:
-        if len(self._code_at) >= _MANY_PAGES:
-            self._code_at.clear()
-        self._code_at[address] = page
 
     def _slot(self, result: int) -> tuple[memoryview, memoryview]:
         """The two words of the engine's answer at ``result``: it lies on its stack, at one of a handful of places."""

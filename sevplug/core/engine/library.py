@@ -107,11 +107,16 @@ def control(handle: c_void_p, request: int, *arguments: int) -> None:
     check(load().uc_ctl(handle, c_uint32(request), *(c_int64(argument) for argument in arguments)), "uc_ctl")
 
 
-def hook(handle: c_void_p, kind: int, callback: object, instruction: int | None = None) -> None:
-    """``uc_hook_add`` over the whole address space; the caller keeps ``callback`` alive."""
+def hook(
+    handle: c_void_p, kind: int, callback: object, instruction: int | None = None, argument: c_void_p | None = None
+) -> None:
+    """``uc_hook_add`` over the whole address space; the caller keeps ``callback`` alive.
+
+    ``argument`` is what the callback gets as its last.
+    """
     token = c_size_t()
     extra = () if instruction is None else (c_int(instruction),)
     code = load().uc_hook_add(
-        handle, ctypes.byref(token), c_int(kind), callback, c_void_p(None), c_uint64(1), c_uint64(0), *extra
+        handle, ctypes.byref(token), c_int(kind), callback, argument or c_void_p(), c_uint64(1), c_uint64(0), *extra
     )
     check(code, "uc_hook_add")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+from array import array
 from ctypes import c_uint32, c_uint64, c_void_p
 from typing import TYPE_CHECKING
 
@@ -39,6 +40,9 @@ class EngineCpu:
         self._handle = handle
         self._flags = c_uint64()
         self._flags_pointer = ctypes.byref(self._flags)
+        # How often all translations were forgotten; the engine does so by itself too, which is not counted.  An array
+        # of one, which the compiled callback reads.
+        self.flushes = array("Q", [1])
 
     @property
     def rip(self) -> int:
@@ -168,4 +172,5 @@ class EngineCpu:
         library.load().tlb_flush_page_x86_64(self.state.cpu_address, address)
 
     def flush_translations(self) -> None:
+        self.flushes[0] += 1
         library.load().tlb_flush_x86_64(self.state.cpu_address)

@@ -1,0 +1,127 @@
+/* The engine's TLB-miss callback of sevplug/core/engine/fills.py, compiled: what happens all the time.
+ *
+ * What is rare is given to Python's from its start: faults, pages that cross from one view to the other, the first fetch
+ * from a page, devices.  Until it is known that nothing of that kind is at hand, nothing is changed but accessed and dirty
+ * bits, which Python would set as well.
+ */
+#include "walk.h"
+
+#include <stddef.h>
+
+/* The engine's (unicorn's uc_tlb_entry). */
+struct translation {
+    uint64_t page;
+    uint32_t permissions;
+};
+
+typedef bool (*fill_callback)(void *handle, uint64_t address, int kind, struct translation *result, void *user);
+
+/* Unicorn's UC_MEM_READ; UC_MEM_WRITE and UC_MEM_FETCH follow. */
+#define MEM_READ 16
+#define CODE_SLOTS 4096
+
+/* Where the state of the engine's CPU has what a walk needs, in bytes (internals.py). */
+struct offsets {
+    uint32_t hflags, eflags, cr0, cr3, cr4, efer;
+};
+
+#define HF_CPL 3u
+#define HF_LMA (1u << 14)
+#define RFLAGS_AC (UINT64_C(1) << 18)
+
+/* Shared with Python, which makes it (compiled/__init__.py). */
+struct fills {
+    struct walker walker;
+    const uint8_t *state;
+    struct offsets offsets;
+    fill_callback python;
+    uint32_t enabled;
+    /* How many linear pages that are not global were handed out, the first of them in `local`. */
+    uint32_t local_count, local_size;
+    uint64_t *local;
+    /* Where code at a linear page was found last, by the page's number modulo CODE_SLOTS. */
+    uint64_t *code_linear, *code_gpa;
+    uint64_t count;
+    uint64_t *flushes;
+};
+
+size_t sevplug_size_of_fills(void)
+{
+    return sizeof(struct fills);
+}
+
+static uint64_t word(const struct fills *fills, uint32_t offset)
+{
+    return *(const uint64_t *)(fills->state + offset);
+}
+
+/* The page may be handed out as `found` says; false: that takes Python. */
+static bool enter(const struct range *range, uint64_t number, uint64_t address, uint32_t access, int64_t *found)
+{
+    uint8_t want = *found & PRIVATE ? PRIVATE_FORM : SHARED;
+    uint8_t state = range->states[number];
+    if (state == want)
+        return true;
+    if (state != (UNTOUCHED | want))
+        return false;
+    range->linear[number] = address;
+    range->states[number] = want;
+    if (!(access & WRITE)) {
+        range->states[number] |= UNWRITTEN;
+        *found &= ~(int64_t)WRITABLE;
+    }
+    return true;
+}
+
+bool sevplug_fill(void *handle, uint64_t address, int kind, struct translation *result, void *user)
+{
+    struct fills *fills = user;
+    if (!fills->enabled)
+        goto rare;
+    uint32_t hflags = *(const uint32_t *)(fills->state + fills->offsets.hflags);
+    if (hflags & HF_LMA && (address + UINT64_C(0x800000000000)) & UINT64_C(0xffff000000000000))
+        goto rare;
+    uint32_t access = 1u << (kind - MEM_READ);
+    struct controls controls = {
+        word(fills, fills->offsets.cr0),
+        word(fills, fills->offsets.cr3),
+        word(fills, fills->offsets.cr4),
+        word(fills, fills->offsets.efer),
+        word(fills, fills->offsets.eflags) & RFLAGS_AC,
+    };
+    int64_t found = sevplug_translate(&fills->walker, address, (hflags & HF_CPL) == 3 ? access | USER : access, &controls);
+    if (found < 0 || found & UNLIKE_DATA)
+        goto rare;
+    uint64_t page = (uint64_t)found & PAGE_ADDRESS;
+    const struct range *range = sevplug_find(&fills->walker, page);
+    if (range == NULL)
+        goto rare;
+    uint64_t number = (page - range->gpa) >> PAGE_SHIFT;
+    bool code = range->code[number];
+    if (access == FETCH && !code)
+        goto rare;
+    if (range->states != NULL) {
+        if (!enter(range, number, address, access, &found))
+            goto rare;
+        range->handed_out[number] = *fills->flushes;
+    }
+    if (!(found & GLOBAL)) {
+        if (fills->local_count < fills->local_size)
+            fills->local[fills->local_count] = address;
+        fills->local_count++;
+    }
+    uint32_t allowed = (uint32_t)found & (READABLE | WRITABLE);
+    /* Once code, always executable: Python says why. */
+    if (code && found & EXECUTABLE) {
+        uint64_t slot = address >> PAGE_SHIFT & (CODE_SLOTS - 1);
+        fills->code_linear[slot] = address;
+        fills->code_gpa[slot] = page;
+        allowed |= EXECUTABLE;
+    }
+    fills->count++;
+    result->page = page;
+    result->permissions = allowed;
+    return true;
+rare:
+    return fills->python(handle, address, kind, result, NULL);
+}

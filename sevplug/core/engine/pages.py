@@ -1,0 +1,121 @@
+"""What the engine keeps of pages: which held code, and which may be cached still.
+
+Of RAM it is kept in plain arrays, an item a page, because the compiled callback reads and writes them too.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterable
+
+import attrs
+
+from sevplug.core.memory import GuestMemory
+from sevplug.core.views import PageForms
+
+_SHIFT = 12
+# How many pages of code are remembered by their linear address, as in compiled/fill.c.
+CODE_SLOTS = 4096
+# No linear page begins there.
+_NO_PAGE = 1
+
+
+@attrs.frozen(eq=False)
+class RamPages:
+    """One range of RAM.
+
+    ``code``: 1 for a page that was ever fetched from.  ``handed_out``: which of the CPU's flushes came last before a
+    translation of the page was handed out last; only where memory has two forms.
+    """
+
+    gpa: int
+    buffer: memoryview = attrs.field(repr=False)
+    forms: PageForms | None = attrs.field(repr=False)
+    code: bytearray = attrs.field(repr=False)
+    handed_out: array[int] = attrs.field(repr=False)
+
+
+class Pages:
+    """All pages of one machine; a page is named by its guest-physical address."""
+
+    def __init__(self, memory: GuestMemory) -> None:
+        self.ram = [
+            RamPages(
+                entry.gpa,
+                entry.buffer,
+                entry.forms,
+                bytearray(entry.size >> _SHIFT),
+                array("Q", bytes(8 * (entry.size >> _SHIFT))),
+            )
+            for entry in memory.ram
+        ]
+        self._code_elsewhere: set[int] = set()
+
+    def is_code(self, page: int) -> bool:
+        """Whether the page was ever fetched from."""
+        ram = self._ram(page)
+        return page in self._code_elsewhere if ram is None else bool(ram.code[page - ram.gpa >> _SHIFT])
+
+    def mark_code(self, page: int) -> None:
+        """The page is fetched from."""
+        ram = self._ram(page)
+        if ram is None:
+            self._code_elsewhere.add(page)
+        else:
+            ram.code[page - ram.gpa >> _SHIFT] = 1
+
+    def forget_code(self, page: int) -> None:
+        """The page holds no code any more."""
+        ram = self._ram(page)
+        if ram is None:
+            self._code_elsewhere.discard(page)
+        else:
+            ram.code[page - ram.gpa >> _SHIFT] = 0
+
+    def hand_out(self, page: int, flushes: int) -> None:
+        """A translation of the page is handed out after so many flushes."""
+        ram = self._ram(page)
+        if ram is not None:
+            ram.handed_out[page - ram.gpa >> _SHIFT] = flushes
+
+    def may_be_cached(self, page: int, flushes: int) -> bool:
+        """Whether a translation of the page may be left, after so many flushes."""
+        ram = self._ram(page)
+        return ram is None or ram.handed_out[page - ram.gpa >> _SHIFT] == flushes
+
+    def any_code(self, pages: Iterable[int]) -> bool:
+        """Whether one of the pages was ever fetched from."""
+        return any(map(self.is_code, pages))
+
+    def _ram(self, page: int) -> RamPages | None:
+        for ram in self.ram:
+            if 0 <= page - ram.gpa < len(ram.buffer):
+                return ram
+        return None
+
+
+class CodePlaces:
+    """Where the code at a linear page was found last, as far as it is known.
+
+    The engine cannot execute at an address without having asked, since its last flush, where the code is; so what it
+    got last is what it executes.
+    """
+
+    def __init__(self) -> None:
+        self.linear = array("Q", [_NO_PAGE]) * CODE_SLOTS
+        self.gpa = array("Q", bytes(8 * CODE_SLOTS))
+
+    def remember(self, linear: int, page: int) -> None:
+        """Code at the linear page was found in ``page``."""
+        slot = linear >> _SHIFT & CODE_SLOTS - 1
+        self.linear[slot] = linear
+        self.gpa[slot] = page
+
+    def find(self, linear: int) -> int | None:
+        """The page that holds the code at a linear page, or None."""
+        slot = linear >> _SHIFT & CODE_SLOTS - 1
+        return self.gpa[slot] if self.linear[slot] == linear else None
+
+    def forget(self) -> None:
+        """Nothing is known any more."""
+        self.linear[:] = array("Q", [_NO_PAGE]) * CODE_SLOTS

@@ -1,0 +1,79 @@
+"""The compiled page walk, called as Python's is: over RAM of its own, or over entries in a dictionary."""
+
+from __future__ import annotations
+
+from array import array
+from ctypes import byref
+
+import pytest
+from parts import missing
+
+from sevplug.core.engine import compiled
+from sevplug.core.engine.pages import RamPages
+from sevplug.core.paging import PageWalker
+
+_ADDRESS = 0x000F_FFFF_FFFF_F000
+
+
+def library() -> object:
+    """The twin's library, or a skip that says how to get it."""
+    found = compiled.load()
+    if found is None:
+        if compiled.wanted():
+            missing("the compiled page walk is missing: install gcc and libc6-dev, and then sevplug again")
+        pytest.skip(f"the compiled page walk is left out: {compiled.PURE_VARIABLE} is set")
+    return found
+
+
+class CompiledWalk:
+    """The walk over ``ram`` from address 0 on; ``states``: one byte a page, or None where memory has one form."""
+
+    def __init__(self, ram: bytearray, physical_bits: int, mask: int, states: bytearray | None = None) -> None:
+        self._library = library()
+        pages = len(ram) >> 12
+        record = RamPages(0, memoryview(ram), None, bytearray(pages), array("Q", bytes(8 * pages)))
+        (ram_range,), self._kept = compiled.ranges_of([record])
+        if states is not None:
+            ram_range.states, keep = compiled.address_of(states)
+            self._kept.append(keep)
+        self._walker = compiled.Walker(mask=mask, too_wide=~((1 << physical_bits) - 1) & _ADDRESS)
+        self._walker.ranges[0] = ram_range
+
+    def walk(self, address: int, access: int, cr0: int, cr3: int, cr4: int, efer: int, ac: bool = False) -> int:
+        """As `PageWalker.walk`, or `compiled.RARE`."""
+        controls = compiled.Controls(cr0, cr3, cr4, efer, ac)
+        found: int = self._library.sevplug_translate(byref(self._walker), address, access, byref(controls))  # type: ignore[attr-defined]
+        return found
+
+
+class CompiledWalker:
+    """A `PageWalker` whose walks are compiled.
+
+    ``entries`` are ``width`` bytes wide and lie below ``ram_size``.  What the twin leaves to Python goes to ``python``,
+    where there is one.
+    """
+
+    def __init__(
+        self,
+        entries: dict[int, int],
+        width: int,
+        ram_size: int,
+        physical_bits: int,
+        mask: int,
+        python: PageWalker | None = None,
+    ) -> None:
+        self._entries, self._width, self._python = entries, width, python
+        self._ram = bytearray(ram_size)
+        self._walk = CompiledWalk(self._ram, physical_bits, mask)
+
+    def walk(self, address: int, access: int, cr0: int, cr3: int, cr4: int, efer: int, ac: bool = False) -> int:
+        """As `PageWalker.walk`."""
+        width = self._width
+        for gpa, entry in self._entries.items():
+            self._ram[gpa : gpa + width] = entry.to_bytes(width, "little")
+        found = self._walk.walk(address, access, cr0, cr3, cr4, efer, ac)
+        for gpa in self._entries:
+            self._entries[gpa] = int.from_bytes(self._ram[gpa : gpa + width], "little")
+        if found == compiled.RARE and self._python is not None:
+            return self._python.walk(address, access, cr0, cr3, cr4, efer, ac)
+        return found
