@@ -20,6 +20,7 @@ extensions = [
     "cli_reference",
     "indented_blocks",
     "module_pages",
+    "plain_bases",
     "short_references",
 ]
 source_suffix = {".md": "markdown"}

@@ -9,10 +9,12 @@ import json
 import os
 import re
 import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
 import pytest
+from clones import clone, environment_of
 from images import ROOT
 from page_runner import run_page
 from pages import Block, blocks, matches, pages, stray_commands
@@ -42,6 +44,8 @@ TOOLS = {
 }
 _IMAGE = re.compile(r"\$\{?SEVPLUG_GUESTS\}?/([\w.-]+)")
 _KERNEL = re.compile(r"vmlinuz|bzImage")
+# A page that installs something gets an environment of its own, and a clone of this tree beside it.
+_INSTALLS = re.compile(r"\bpip install\b")
 
 
 def runnable(page: Path) -> list[Block]:
@@ -63,7 +67,7 @@ def marked(page: Path) -> object:
     text = commands_of(page)
     if _KERNEL.search(text):
         marks = [pytest.mark.linux]
-    elif _IMAGE.search(text) or tools_of(text):
+    elif _IMAGE.search(text) or _INSTALLS.search(text) or tools_of(text):
         marks = [pytest.mark.real]
     else:
         marks = []
@@ -79,7 +83,11 @@ def test_the_commands_of_a_page_work(page: Path, tmp_path: Path) -> None:
     guests.mkdir()
     for name in sorted(set(_IMAGE.findall(text))):
         (guests / name).symlink_to(find_image(name).resolve())
-    run_page(runnable(page), tmp_path, guests, timeout=400)
+    python = Path(sys.executable)
+    if _INSTALLS.search(text):
+        clone(tmp_path / "page" / "sevplug")
+        python = environment_of(tmp_path / "page" / "sevplug", tmp_path / "environment")
+    run_page(runnable(page), tmp_path, guests, 400, python)
 
 
 def test_a_command_stands_in_a_block_that_is_run() -> None:
@@ -121,14 +129,11 @@ def test_the_readme_has_the_two_commands_for_a_fresh_clone() -> None:
 
 @pytest.mark.real
 def test_the_readmes_first_command_installs_and_runs(tmp_path: Path) -> None:
-    clone = tmp_path / "clone"
-    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    for name in filter(None, listed.split("\0")):
-        target = clone / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.symlink_to(ROOT / name)
+    clone(tmp_path / "clone")
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("SEVPLUG_", "PYTHON"))}
-    done = subprocess.run(SET_UP[0], shell=True, cwd=clone, env=clean, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(
+        SET_UP[0], shell=True, cwd=tmp_path / "clone", env=clean, capture_output=True, text=True, timeout=300
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     assert "[ok]   MSR 0xc0010131: SEV is active" in done.stdout
 

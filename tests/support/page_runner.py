@@ -12,12 +12,17 @@ from pathlib import Path
 from pages import Block, matches, steps
 
 
-def run_page(found: list[Block], folder: Path, guests: Path | None, timeout: float) -> None:
-    """Run the blocks in ``folder``; AssertionError tells which one failed, or printed something else than it shows."""
+def run_page(
+    found: list[Block], folder: Path, guests: Path | None, timeout: float, python: Path = Path(sys.executable)
+) -> None:
+    """Run the blocks in ``folder``, those of Python and what is beside that Python with ``python``.
+
+    AssertionError tells which one failed, or printed something else than it shows.
+    """
     state = folder / "state"
     page = folder / "page"
     state.mkdir()
-    page.mkdir()
+    page.mkdir(exist_ok=True)
     script = ["set -eu -o pipefail"]
     for number, block in enumerate(found):
         if block.file is not None:
@@ -25,12 +30,12 @@ def run_page(found: list[Block], folder: Path, guests: Path | None, timeout: flo
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_text(block.text)
         elif block.runs:
-            script += _shell(number, block, state)
+            script += _shell(number, block, state, python)
     # A session of its own, so that what a page leaves running can be ended with it.
     process = subprocess.Popen(
         ["bash", "-c", "\n".join(script)],
         cwd=page,
-        env=_environment(folder, guests),
+        env=_environment(folder, guests, python),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
@@ -57,12 +62,12 @@ def run_page(found: list[Block], folder: Path, guests: Path | None, timeout: flo
     _compare(found, state)
 
 
-def _shell(number: int, block: Block, state: Path) -> list[str]:
+def _shell(number: int, block: Block, state: Path, python: Path) -> list[str]:
     """The block as lines of the page's script."""
     if block.language == "python":
         program = state / f"{number}.py"
         program.write_text(block.text)
-        return _piece(str(number), f"{sys.executable} {program}", state)
+        return _piece(str(number), f"{python} {program}", state)
     if block.language == "sh":
         return _piece(str(number), block.text, state)
     lines = []
@@ -76,12 +81,12 @@ def _piece(name: str, text: str, state: Path) -> list[str]:
     return [f"echo {name} >{state}/step", "{", text, f"}} >{state}/{name}.out 2>&1"]
 
 
-def _environment(folder: Path, guests: Path | None) -> dict[str, str]:
+def _environment(folder: Path, guests: Path | None, python: Path) -> dict[str, str]:
     home = folder / "home"
     home.mkdir()
     found = {name: value for name, value in os.environ.items() if not name.startswith(("SEVPLUG_", "PYTEST_"))}
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    found.update(PATH=path, HOME=str(home), TERM="dumb", COLUMNS="120", NO_COLOR="1")
+    places = dict.fromkeys([str(python.parent), str(Path(sys.executable).parent), os.environ["PATH"]])
+    found.update(PATH=os.pathsep.join(places), HOME=str(home), TERM="dumb", COLUMNS="120", NO_COLOR="1")
     if guests is not None:
         found["SEVPLUG_GUESTS"] = str(guests)
     return found
