@@ -7,6 +7,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent / "_ext"))
 
+from pygments.lexers.special import TextLexer
+from sphinx.application import Sphinx
+
 from sevplug import __version__
 
 project = "sevplug"
@@ -32,8 +35,12 @@ myst_heading_anchors = 3
 # Docstrings put names of the code into single backticks: links where there is something to link to.
 default_role = "py:obj"
 nitpicky = True
-# Other projects' objects are not looked up, so that a build needs no network; the engine is no public module.
-nitpick_ignore_regex = [("py:.*", r"(?!sevplug\.).*"), ("py:.*", r"sevplug\.core\.(engine\b.*|control\.T)")]
+# Other projects' objects are not looked up, so that a build needs no network; what is no API has no place to link to.
+nitpick_ignore_regex = [
+    ("py:.*", r"(?!sevplug\.).*"),
+    ("py:.*", r"sevplug\.(board|cli|plugins|core\.engine)\b.*"),
+    ("py:.*", r"sevplug\.core\.control\.T"),
+]
 
 autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
@@ -47,3 +54,8 @@ html_show_sphinx = False
 html_show_copyright = False
 html_copy_source = False
 html_static_path: list[str] = []
+
+
+def setup(app: Sphinx) -> None:
+    """Pygments has no lexer for GDB's commands."""
+    app.add_lexer("gdb", TextLexer)
