@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from distributions import Installer, install
 from parts import find_image
 
 
@@ -12,3 +16,24 @@ from parts import find_image
 def ovmf_amdsev() -> Path:
     """Debian's OVMF build for SEV with measured direct boot (package ovmf-amdsev)."""
     return find_image("OVMF.amdsev.fd")
+
+
+@pytest.fixture
+def installer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Installer]:
+    """``installer(distribution, modules, requires=(), **entry_points)`` lays a distribution where it is found.
+
+    Its modules have names that begin with ``extra``, and are forgotten after the test.
+    """
+    before, folder = set(sys.modules), tmp_path / "installed"
+    folder.mkdir()
+    monkeypatch.syspath_prepend(folder)
+
+    def lay(name: str, modules: dict[str, str], requires: tuple[str, ...] = (), **entry_points: str) -> None:
+        named = {key.replace("_", "-"): value for key, value in entry_points.items()}
+        install(folder, name, modules, named, requires)
+        importlib.invalidate_caches()
+
+    yield lay
+    for name in set(sys.modules) - before:
+        if name.startswith("extra"):
+            del sys.modules[name]

@@ -51,7 +51,9 @@ class Group(click.Group):
         self._extended = True
         plugins = ctx.find_object(Plugins)
         if plugins is not None:
-            plugins.load().hook.add_commands(cli=self)
+            manager = plugins.load()
+            with manager.explained():
+                manager.hook.add_commands(cli=self)
 
 
 def make_group() -> click.Group:
@@ -83,10 +85,11 @@ def run_app(arguments: Sequence[str]) -> int:
 
     What sevplug raises on purpose and click's own complaints become one line on stderr.
     """
+    plugins = Plugins(plugin_words(arguments))
     try:
         # Not `click.Group.main`: what it does with a broken pipe differs from release to release.
         group = make_group()
-        with group.make_context("sevplug", list(arguments), obj=Plugins(plugin_words(arguments))) as ctx:
+        with group.make_context("sevplug", list(arguments), obj=plugins) as ctx:
             status = group.invoke(ctx)
         if sys.stdout is not None:
             sys.stdout.flush()
@@ -107,6 +110,12 @@ def run_app(arguments: Sequence[str]) -> int:
         # Whoever read our output has seen enough.  What is still buffered must not be tried again at exit.
         _point_at_nothing(sys.stdout.fileno())
         return 0
+    except Exception as error:
+        # A command or an option of a plug-in's.
+        blamed = plugins.blame(error)
+        if blamed is None:
+            raise
+        return fail(str(blamed), USAGE)
 
 
 def fail(message: str, status: int) -> int:

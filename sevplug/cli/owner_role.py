@@ -29,10 +29,10 @@ def read_owner_secrets(specs: tuple[str, ...]) -> dict[UUID, bytes]:
 
 
 def can_play(machine: Machine) -> bool:
-    """Whether the enabled plug-ins launch, measure and take secrets for this guest; starts the launch."""
+    """Whether the launch is one that this owner knows, measured, and takes secrets; starts it."""
     machine.start_launch()
     takes_secrets = bool(machine.plugins.hook.launch_secret.get_hookimpls())
-    return machine.launch.context is not None and machine.launch.measurement is not None and takes_secrets
+    return isinstance(machine.launch.context, SevContext) and machine.launch.measurement is not None and takes_secrets
 
 
 def play_owner(machine: Machine, secrets: Mapping[UUID, bytes]) -> None:
@@ -49,8 +49,8 @@ def play_owner(machine: Machine, secrets: Mapping[UUID, bytes]) -> None:
         raise ConfigError("--secret: a kernel without firmware has no place for one, expected firmware (--bios) too")
     context = machine.launch.context
     measurement = machine.launch.measurement
-    if measurement is None or not isinstance(context, SevContext):
-        raise ConfigError("--secret: this guest's launch is of a kind that the guest owner played here does not know")
+    assert measurement is not None
+    assert isinstance(context, SevContext)
     try:
         expectation = _expect(machine.config, context)
         verified = verify_measurement(expectation, context.keys.tik, measurement.blob)

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from sevplug.cli.machine_command import loaded_plugins, plugins_of, words_option
+from sevplug.core.engine import compiled
 from sevplug.core.plugins import PluginManager, discover
 
 _HEADINGS = ("name", "version", "distribution", "on", "hooks")
@@ -46,6 +47,7 @@ def _plugins(ctx: click.Context, /, words: Sequence[str], as_json: bool) -> None
         _show_table(rows)
     else:
         _show_lines(rows)
+    click.echo(f"page walk: {compiled.describe()}", err=True)
 
 
 def _hooks(plugins: PluginManager, name: str) -> list[str]:

@@ -83,8 +83,8 @@ def run_session(session: Session, plugins: PluginManager) -> int:
     from sevplug.cli.interrupt import ended_by_signals
     from sevplug.core.machine import Machine
 
-    if session.config.paused and not session.config.options.get("qmp"):
-        raise ConfigError("-S: without a QMP server nothing could ever let the guest run, expected --qmp too")
+    if session.config.paused and not any(session.config.options.get(name) for name in ("qmp", "gdb")):
+        raise ConfigError("-S: without a server nothing could ever let the guest run, expected --qmp or --gdb too")
     if session.config.boot.direct and not plugins.has_plugin("direct-boot"):
         raise ConfigError("--kernel: without firmware the plug-in direct-boot starts it, expected it to be on")
     with contextlib.ExitStack() as stack:
@@ -117,6 +117,6 @@ def _own(machine: Machine, session: Session) -> None:
 
     if session.optional_secrets and not can_play(machine):
         if machine.launch.context is not None:
-            machine.warn("no secret is injected: the plug-ins measurement and secret-injection are not both on")
+            machine.warn("no secret is injected: expected the plug-ins sev, measurement and secret-injection to be on")
         return
     play_owner(machine, session.secrets)

@@ -76,6 +76,12 @@ class Clock:
     def catch_up(self) -> None:
         """Let the time pass that has passed without an event; virtual time never does."""
 
+    def stand_still(self) -> None:
+        """The guest does not run from now on, and no time is to pass; virtual time does not anyway."""
+
+    def go_on(self) -> None:
+        """The guest runs again; harmless when it did."""
+
     def _refresh(self) -> None:
         queue = self._queue
         while queue and queue[0][2] != queue[0][3]._generation:
@@ -91,21 +97,36 @@ class HostClock(Clock):
     def __init__(self) -> None:
         super().__init__()
         self._origin = time.monotonic_ns()
+        # Since when it stands still.
+        self._standing: int | None = None
 
     def advance(self, nanoseconds: int) -> None:
         self.catch_up()
 
     @property
     def overdue(self) -> bool:
-        return time.monotonic_ns() - self._origin >= self.next_deadline
+        return self._elapsed() >= self.next_deadline
 
     def catch_up(self) -> None:
-        self.now = time.monotonic_ns() - self._origin
+        self.now = self._elapsed()
+
+    def stand_still(self) -> None:
+        if self._standing is None:
+            self._standing = time.monotonic_ns()
+
+    def go_on(self) -> None:
+        if self._standing is not None:
+            self._origin += time.monotonic_ns() - self._standing
+            self._standing = None
+
+    def _elapsed(self) -> int:
+        standing = self._standing
+        return (time.monotonic_ns() if standing is None else standing) - self._origin
 
     def skip_to_next(self) -> bool:
         if self.next_deadline == float("inf"):
             return False
-        wait = int(self.next_deadline) - (time.monotonic_ns() - self._origin)
+        wait = int(self.next_deadline) - self._elapsed()
         if wait > 0:
             # In short steps, so that a request from another thread is not kept waiting for a far timer.
             time.sleep(min(wait, 10_000_000) / 1e9)

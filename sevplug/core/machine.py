@@ -10,17 +10,18 @@ import base64
 import contextlib
 import hashlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import attrs
 
 from sevplug.core import events, result
+from sevplug.core.binding import bind_each
 from sevplug.core.bus import Bus, Device
 from sevplug.core.clock import Clock, HostClock
 from sevplug.core.config import MachineConfig, ObjectSpec
 from sevplug.core.control import Control
-from sevplug.core.engine import Engine
+from sevplug.core.engine import DebugUnit, Engine
 from sevplug.core.errors import ConfigError, LaunchRefused
 from sevplug.core.interrupts import InterruptSource, NoInterrupts
 from sevplug.core.launch import Launch, LaunchRegion, LaunchRequest, LaunchSecret
@@ -65,6 +66,8 @@ class Machine:
         self._regions: list[LaunchRegion] = []
         self._end: End | None = None
         self._paused = config.paused
+        if self._paused:
+            self.clock.stand_still()
         self._launched = False
         self._closed = False
         self._engine: Engine | None = None
@@ -105,6 +108,11 @@ class Machine:
     def cpu(self) -> VCpu:
         """The one virtual CPU."""
         return self.engine.cpu
+
+    @property
+    def debug(self) -> DebugUnit:
+        """Breakpoints and single steps; at a breakpoint the machine is paused, with the status ``debug``."""
+        return self.engine.debug
 
     def take_objects(self, *types: str) -> list[ObjectSpec]:
         """Hand over the ``-object`` specifications of these types (hook ``machine_init`` only)."""
@@ -220,7 +228,8 @@ class Machine:
         self.notify(events.LAUNCH_SECRET, gpa=gpa, size=len(packet.payload))
         return gpa
 
-    def _finish_launch(self) -> None:
+    def finish_launch(self) -> None:
+        """The guest is about to execute something; harmless when it did before."""
         if self.launch.context is None or self.launch.state.value == "running":
             return
         with self._explained():
@@ -259,7 +268,7 @@ class Machine:
             if not self._paused:
                 self.resume()
             while self._end is None and not until():
-                if self._paused:
+                if self._paused and not self.debug.stepping:
                     self.control.serve(min(0.2, max(0.001, deadline - time.monotonic())))
                 elif self.engine.run():
                     slept += _SLEEP_SECONDS
@@ -277,17 +286,22 @@ class Machine:
         """Let the guest run; the launch is finished at the first time."""
         if self.status == "running" or self._end is not None:
             return
-        self._finish_launch()
+        self.finish_launch()
         self._paused = False
         self.status = "running"
+        self.clock.go_on()
         self.notify(events.RUN_RESUME)
 
-    def pause(self) -> None:
-        """Stop the guest between two instructions; `resume` goes on."""
+    def pause(self, status: str = "paused") -> None:
+        """Stop the guest between two instructions; `resume` goes on.
+
+        ``status``: ``debug`` where a breakpoint did it, as in QEMU.
+        """
         if self.status != "running":
             return
         self._paused = True
-        self.status = "paused"
+        self.status = status
+        self.clock.stand_still()
         self.engine.leave()
         self.notify(events.RUN_STOP)
 
@@ -371,6 +385,7 @@ class Machine:
             "seconds": round(run.seconds, 3),
             "plugins": self.plugins.names,
             "counters": self.engine.count(),
+            "page_walk": self.engine.page_walk,
         }
         counts = self.page_counts()
         if counts is not None:
@@ -395,7 +410,8 @@ class Machine:
                 stack.callback(self._engine.close)
             for device in self.devices:
                 stack.callback(device.close)
-            stack.callback(self.plugins.hook.machine_close, machine=self)
+            for close in reversed(bind_each(self.plugins, "machine_close")):
+                stack.callback(close, self)
 
     def __enter__(self) -> Machine:
         return self
@@ -403,13 +419,5 @@ class Machine:
     def __exit__(self, *_exception: object) -> None:
         self.close()
 
-    @contextlib.contextmanager
-    def _explained(self) -> Iterator[None]:
-        """Turn an exception that a plug-in's hook let escape into one line that names the plug-in."""
-        try:
-            yield
-        except Exception as error:
-            blamed = self.plugins.blame(error)
-            if blamed is None:
-                raise
-            raise blamed from error
+    def _explained(self) -> contextlib.AbstractContextManager[None]:
+        return self.plugins.explained()

@@ -10,6 +10,7 @@ from sevplug.core.errors import ConfigError, PluginError
 BUILT_IN = {
     "c-bit-checker",
     "direct-boot",
+    "gdb",
     "guest-watch",
     "logging",
     "measurement",

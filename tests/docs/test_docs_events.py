@@ -8,6 +8,7 @@ from images import ROOT
 
 from sevplug.board import serial
 from sevplug.core import events
+from sevplug.plugins.gdb.service import GDB_ATTACHED, GDB_DETACHED, GDB_LISTENING
 from sevplug.plugins.logging import SUMMARY
 from sevplug.plugins.qmp.event_map import QMP_LISTENING, QMP_WAITING
 
@@ -17,7 +18,16 @@ def test_every_event_is_documented_and_no_other() -> None:
     table = "\n".join(line.split("|")[1] for line in text.splitlines() if line.startswith("| `"))
     documented = set(re.findall(r"`([a-z.]+)`", table))
     defined = {value for name, value in vars(events).items() if name.isupper()}
-    of_plugins = {SUMMARY, QMP_LISTENING, QMP_WAITING, serial.LISTENING, serial.WAITING}
+    of_plugins = {
+        GDB_ATTACHED,
+        GDB_DETACHED,
+        GDB_LISTENING,
+        SUMMARY,
+        QMP_LISTENING,
+        QMP_WAITING,
+        serial.LISTENING,
+        serial.WAITING,
+    }
     assert documented == defined | of_plugins
 
 

@@ -8,6 +8,8 @@ import re
 from images import ROOT
 
 import sevplug
+from sevplug import Machine, MachineConfig
+from sevplug.boot import embedded
 from sevplug.core.result import ORDERLY, RESULTS, TIMEOUT
 from sevplug.plugins.qmp import commands, debug_commands, human, memory_commands, sev_commands
 
@@ -23,6 +25,17 @@ def test_every_result_has_its_exit_status() -> None:
     assert {result: int(status) for status, result in rows} == {
         result: 0 if result in ORDERLY else 3 if result == TIMEOUT else 1 for result in RESULTS
     }
+
+
+def test_every_key_of_the_summary_is_explained() -> None:
+    with Machine(MachineConfig(boot=embedded.load())) as machine:
+        document = machine.summary(machine.run(timeout=20), ram_digest=True)
+    section = (REFERENCE / "results.md").read_text().split("## The summary")[1]
+    rows = [line.split("|") for line in section.splitlines() if line.startswith("| `")]
+    assert {key for row in rows for key in re.findall(r"`(\w+)`", row[1])} == set(document)
+    for key, value in document.items():
+        explained = {word for row in rows if f"`{key}`" in row[1] for word in re.findall(r"`(\w+)`", row[3])}
+        assert not isinstance(value, dict) or set(value) <= explained, key
 
 
 def test_every_qmp_command_has_a_section() -> None:

@@ -1,10 +1,9 @@
-"""What a user starts from: a clone of the project, and an environment to install into."""
+"""What a user starts from: a clone of the project."""
 
 from __future__ import annotations
 
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 from images import ROOT
@@ -21,15 +20,3 @@ def clone(target: Path) -> None:
         if (ROOT / name).is_file():
             (target / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, target / name)
-
-
-def environment_of(tree: Path, folder: Path) -> Path:
-    """A virtual environment in ``folder`` with sevplug from the clone ``tree``; its Python.
-
-    What is installed into it is gone with it.
-    """
-    subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True, capture_output=True)
-    python = folder / "bin" / "python3"
-    done = subprocess.run([python, "-m", "pip", "install", "-q", tree], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return python

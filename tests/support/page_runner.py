@@ -12,17 +12,12 @@ from pathlib import Path
 from pages import Block, matches, steps
 
 
-def run_page(
-    found: list[Block], folder: Path, guests: Path | None, timeout: float, python: Path = Path(sys.executable)
-) -> None:
-    """Run the blocks in ``folder``, those of Python and what is beside that Python with ``python``.
-
-    AssertionError tells which one failed, or printed something else than it shows.
-    """
+def run_page(found: list[Block], folder: Path, guests: Path | None, timeout: float) -> None:
+    """Run the blocks in ``folder``; AssertionError tells which one failed, or printed something else than it shows."""
     state = folder / "state"
     page = folder / "page"
     state.mkdir()
-    page.mkdir(exist_ok=True)
+    page.mkdir()
     script = ["set -eu -o pipefail"]
     for number, block in enumerate(found):
         if block.file is not None:
@@ -30,12 +25,12 @@ def run_page(
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_text(block.text)
         elif block.runs:
-            script += _shell(number, block, state, python)
+            script += _shell(number, block, state)
     # A session of its own, so that what a page leaves running can be ended with it.
     process = subprocess.Popen(
         ["bash", "-c", "\n".join(script)],
         cwd=page,
-        env=_environment(folder, guests, python),
+        env=_environment(folder, guests),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
@@ -62,12 +57,12 @@ def run_page(
     _compare(found, state)
 
 
-def _shell(number: int, block: Block, state: Path, python: Path) -> list[str]:
+def _shell(number: int, block: Block, state: Path) -> list[str]:
     """The block as lines of the page's script."""
     if block.language == "python":
         program = state / f"{number}.py"
         program.write_text(block.text)
-        return _piece(str(number), f"{python} {program}", state)
+        return _piece(str(number), f"{sys.executable} {program}", state)
     if block.language == "sh":
         return _piece(str(number), block.text, state)
     lines = []
@@ -81,12 +76,12 @@ def _piece(name: str, text: str, state: Path) -> list[str]:
     return [f"echo {name} >{state}/step", "{", text, f"}} >{state}/{name}.out 2>&1"]
 
 
-def _environment(folder: Path, guests: Path | None, python: Path) -> dict[str, str]:
+def _environment(folder: Path, guests: Path | None) -> dict[str, str]:
     home = folder / "home"
     home.mkdir()
     found = {name: value for name, value in os.environ.items() if not name.startswith(("SEVPLUG_", "PYTEST_"))}
-    places = dict.fromkeys([str(python.parent), str(Path(sys.executable).parent), os.environ["PATH"]])
-    found.update(PATH=os.pathsep.join(places), HOME=str(home), TERM="dumb", COLUMNS="120", NO_COLOR="1")
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    found.update(PATH=path, HOME=str(home), TERM="dumb", COLUMNS="120", NO_COLOR="1")
     if guests is not None:
         found["SEVPLUG_GUESTS"] = str(guests)
     return found

@@ -106,9 +106,11 @@ def _load() -> ctypes.CDLL | None:
 _WAY_OUT = f"install sevplug again, or set {PURE_VARIABLE}=1"
 
 
-def in_use() -> str:
-    """Which page walk a machine that is built now would have: ``compiled`` or ``python``."""
-    return "python" if load() is None else "compiled"
+def describe() -> str:
+    """Which page walk a machine that is built now would have, and why."""
+    if load() is not None:
+        return "compiled"
+    return "python (the compiled one was not built)" if wanted() else f"python ({PURE_VARIABLE} is set)"
 
 
 def address_of(buffer: memoryview | bytearray | array[int]) -> tuple[int, object]:
@@ -187,6 +189,11 @@ class CompiledFills:
     def unbind(self) -> None:
         """Leave all to Python."""
         self._shared.enabled = 0
+
+    @property
+    def bound(self) -> bool:
+        """Whether it takes fills."""
+        return bool(self._shared.enabled)
 
     def close(self) -> None:
         """Let go of the memory's buffers."""
