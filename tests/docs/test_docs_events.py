@@ -1,4 +1,4 @@
-"""docs/events.md names every event of the code, and no other."""
+"""docs/reference/events.md names every event of the code, and no other."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from sevplug.plugins.words import ERROR
 
 
 def test_every_event_is_documented_and_no_other() -> None:
-    text = (ROOT / "docs" / "events.md").read_text()
+    text = (ROOT / "docs" / "reference" / "events.md").read_text()
     table = "\n".join(line.split("|")[1] for line in text.splitlines() if line.startswith("| `"))
     documented = set(re.findall(r"`([a-z.-]+)`", table))
     defined = {value for name, value in vars(events).items() if name.isupper()}
@@ -37,5 +37,5 @@ def test_every_event_is_documented_and_no_other() -> None:
 
 def test_the_readmes_files_exist() -> None:
     text = (ROOT / "README.md").read_text()
-    for path in re.findall(r"\]\((docs/[a-z./-]+)\)", text) + re.findall(r"`((?:scripts|sevplug)/[\w./-]+)`", text):
+    for path in re.findall(r"\]\(([a-z./-]+)\)", text) + re.findall(r"`((?:scripts|sevplug)/[\w./-]+)`", text):
         assert (ROOT / path).exists(), path
