@@ -10,10 +10,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 from distributions import Installer, install
+from hypothesis import settings
 from parts import find_image
 
 if TYPE_CHECKING:
     from inner_runs import InnerRun
+
+# How long an example takes says how busy the machine is.
+settings.register_profile("sevplug", deadline=None)
+settings.load_profile("sevplug")
 
 # Runs pytest inside a test, for what sevplug's own pytest plug-in does.
 pytest_plugins = ("pytester",)

@@ -1,5 +1,7 @@
 """Every command of the documentation works, and prints what its page shows.
 
+pytestmark = pytest.mark.slow
+
 The convention is that of tests/support/pages.py. A page whose commands need real images, kernels or programs is marked.
 """
 
