@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import signal
 import time
 from collections.abc import Iterator, Sequence
@@ -15,8 +16,8 @@ import click
 from sevplug.cli.app import NOT_IN_ORDER
 from sevplug.cli.documents import read_document
 from sevplug.cli.matrix_cells import check_words, select
-from sevplug.cli.summary_file import SummaryFile
 from sevplug.core.errors import ConfigError
+from sevplug.core.reserved_file import ReservedFile
 from sevplug.matrix.file import parse_matrix
 from sevplug.matrix.values import PASSED, SKIPPED, Cell, Row
 
@@ -90,8 +91,8 @@ def _matrix(
         show_list(cells)
         return 0
     with contextlib.ExitStack() as stack:
-        as_json = None if json_file is None else stack.enter_context(SummaryFile(json_file, "--json"))
-        as_junit = None if junit_file is None else stack.enter_context(SummaryFile(junit_file, "--junit-xml"))
+        as_json = None if json_file is None else stack.enter_context(ReservedFile("--json", json_file))
+        as_junit = None if junit_file is None else stack.enter_context(ReservedFile("--junit-xml", junit_file))
         started = time.monotonic()
         rows, number = _run(cells, _runner(jobs, dask), fail_fast)
         seconds = time.monotonic() - started
@@ -152,12 +153,12 @@ def _sigterm_as_interrupt() -> Iterator[list[int]]:
 
 
 def _write(
-    rows: Sequence[Row], seconds: float, file: str, as_json: SummaryFile | None, as_junit: SummaryFile | None
+    rows: Sequence[Row], seconds: float, file: str, as_json: ReservedFile | None, as_junit: ReservedFile | None
 ) -> None:
     from sevplug.matrix.junit import junit
     from sevplug.matrix.report import document
 
     if as_json is not None:
-        as_json.write(document(rows, file, seconds))
+        as_json.write_text(json.dumps(document(rows, file, seconds), indent=2) + "\n")
     if as_junit is not None:
         as_junit.write_text(junit(rows, Path(file).stem, seconds))

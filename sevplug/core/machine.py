@@ -10,12 +10,13 @@ import base64
 import contextlib
 import hashlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import attrs
 
 from sevplug.core import events, result
+from sevplug.core.binding import bind_each
 from sevplug.core.bus import Bus, Device
 from sevplug.core.clock import Clock, HostClock
 from sevplug.core.config import MachineConfig, ObjectSpec
@@ -44,7 +45,8 @@ class Machine:
 
     Attributes of interest to plug-ins: ``config``, ``memory`` (guest-physical space as seen from outside the CPU),
     ``bus``, ``clock``, ``cpu``, ``launch``, ``control``, ``counters``, ``plugins`` (the pluggy manager),
-    ``interrupt_source`` (an interrupt controller sets itself here), ``private`` (objects of plug-ins, by name).
+    ``interrupt_source`` (an interrupt controller sets itself here), ``private`` (objects of plug-ins, by name),
+    ``failure`` (the exception that ended the machine, for those who clean up; None where it came to its end).
     """
 
     def __init__(self, config: MachineConfig, plugins: PluginManager | None = None) -> None:
@@ -60,6 +62,7 @@ class Machine:
         self.private: dict[str, object] = {}
         self.devices: list[Device] = []
         self.status = "prelaunch"
+        self.failure: BaseException | None = None
         self._objects = list(config.objects)
         self._machine_options = dict(config.machine_options)
         self._regions: list[LaunchRegion] = []
@@ -73,7 +76,8 @@ class Machine:
         try:
             with self._explained():
                 self._build()
-        except BaseException:
+        except BaseException as error:
+            self.failure = error
             self.close()
             raise
 
@@ -409,21 +413,15 @@ class Machine:
                 stack.callback(self._engine.close)
             for device in self.devices:
                 stack.callback(device.close)
-            stack.callback(self.plugins.hook.machine_close, machine=self)
+            for close in reversed(bind_each(self.plugins, "machine_close")):
+                stack.callback(close, self)
 
     def __enter__(self) -> Machine:
         return self
 
-    def __exit__(self, *_exception: object) -> None:
+    def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
+        self.failure = error
         self.close()
 
-    @contextlib.contextmanager
-    def _explained(self) -> Iterator[None]:
-        """Turn an exception that a plug-in's hook let escape into one line that names the plug-in."""
-        try:
-            yield
-        except Exception as error:
-            blamed = self.plugins.blame(error)
-            if blamed is None:
-                raise
-            raise blamed from error
+    def _explained(self) -> contextlib.AbstractContextManager[None]:
+        return self.plugins.explained()

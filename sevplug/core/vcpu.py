@@ -32,8 +32,8 @@ class Access:
     """The access is made at CPL 3."""
 
 
-# Set by `translate` on its result: the access is to the private view of the page.
 PRIVATE = 1 << 62
+"""Set by `translate` on its result: the access is to the private view of the page."""
 
 
 class VCpu(Protocol):

@@ -149,8 +149,12 @@ def _last(file: BufferedRandom) -> str:
 
 
 def _complaint(log: str) -> str:
+    """The last line; of a log in JSON, its text."""
     lines = [line for line in log.splitlines() if line.strip()]
-    return one_line(lines[-1].removeprefix(_PREFIX)) if lines else ""
+    last = lines[-1].removeprefix(_PREFIX) if lines else ""
+    with contextlib.suppress(ValueError, KeyError, TypeError):
+        last = str(json.loads(last)["text"])
+    return one_line(last)
 
 
 def _holds(file: BufferedRandom, text: str) -> bool:

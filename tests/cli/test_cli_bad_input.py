@@ -12,7 +12,10 @@ from sevplug.cli.app import run_app
 
 GUID = "736869e5-84f0-4973-92ec-06879ce3da0b"
 SEV0 = "sev-emulated,id=sev0,cbitpos=47,reduced-phys-bits=1"
-NAMES = "c-bit-checker, direct-boot, gdb, guest-watch, logging, measurement, pc-board, qmp, secret-injection, sev"
+NAMES = (
+    "c-bit-checker, direct-boot, gdb, guest-watch, logging, measurement, pc-board, phases, progress, qmp, report, "
+    "secret-injection, sev"
+)
 
 # (command line, message, exit status).  {tmp} is the fixture `folder`.
 CASES: list[tuple[str, str, int]] = [

@@ -16,9 +16,10 @@ from sevplug.matrix import process
 from sevplug.matrix.on_dask import DaskRunner
 from sevplug.matrix.values import ERROR, PASSED, Cell
 
+pytestmark = pytest.mark.slow
 dask = pytest.importorskip("dask", reason="the package distributed is missing: pip install 'sevplug[dask]'")
 distributed = pytest.importorskip(
-    "distributed", reason="the package distributed is missing: pip install 'sevplug[dask]' (tox -e dask has it)"
+    "distributed", reason="the package distributed is missing: pip install 'sevplug[dask]' (tox -e slow does)"
 )
 
 StandIn = Callable[[str], None]

@@ -50,6 +50,11 @@ def test_text_is_found_in_an_output_of_which_only_the_end_is_kept(stand_in: Stan
         ("raise KeyError('x')", ERROR, "exit status 1 and no summary: KeyError: 'x'"),
         (IN_ORDER + "sys.exit(1)", FAILED, "shutdown: (exit status 1, expected 0)"),
         ("import sys; print('\\x1b[2J sevplug\\x07', file=sys.stderr); sys.exit(2)", ERROR, "[2J sevplug (exit status"),
+        (
+            """import sys; print('{"text": "of a log in JSON", "event": "error"}', file=sys.stderr); sys.exit(2)""",
+            ERROR,
+            "of a log in JSON (exit status 2",
+        ),
         ("import sys; open(sys.argv[1], 'w').write('{')", ERROR, "exit status 0 and no summary: it said nothing"),
     ],
 )

@@ -18,6 +18,7 @@ from sevplug.core.machine import Machine
 from sevplug.core.memory import GuestMemory
 from sevplug.core.plugins import PluginManager
 from sevplug.plugins import qmp
+from sevplug.testing.machine_thread import MachineThread
 
 MIB = 1 << 20
 NEGOTIATE = b'{"execute":"qmp_capabilities"}'
@@ -150,15 +151,11 @@ def real_machine(option: str, *others: object, **config: Any) -> Iterator[Machin
     """A real machine, paused, that runs on a thread of its own."""
     settings: dict[str, Any] = {"boot": spinning_guest(), "memory": MIB, "paused": True} | config
     settings["options"] = {"qmp": option, **settings.get("options", {})}
-    machine = Machine(MachineConfig(**settings), plugin_manager(*others))
-    thread = threading.Thread(target=machine.run, kwargs={"timeout": 60})
+    thread = MachineThread(Machine(MachineConfig(**settings), plugin_manager(*others)))
     try:
-        thread.start()
-        yield machine
+        yield thread.machine
     finally:
-        machine.control.submit(lambda: machine.end("quit", "the test is over"))
-        thread.join()
-        machine.close()
+        thread.end()
 
 
 class Client:

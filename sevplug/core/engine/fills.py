@@ -1,8 +1,8 @@
 """The engine's TLB-miss callback: a page walk, and what the engine may do with the page it finds.
 
 This is the hot path of the whole emulator.  The rules that are not in the page tables come from the engine
-(measured, see docs/engine.md): a translation that is executable makes every store through it slow, so a page is
-handed out executable only once it was ever fetched from, and from then on always.
+(measured, see docs/explanation/engine.md): a translation that is executable makes every store through it slow, so a
+page is handed out executable only once it was ever fetched from, and from then on always.
 """
 
 from __future__ import annotations

@@ -19,8 +19,6 @@ import attrs
 from sevplug.core.machine import Machine
 from sevplug.core.result import QUIT
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
-
 
 @attrs.define
 class Interrupted:
@@ -35,8 +33,8 @@ class Interrupted:
 
 
 @contextlib.contextmanager
-def ended_by_signals(machine: Machine) -> Iterator[Interrupted]:
-    """Within the block, SIGINT and SIGTERM end ``machine``'s run in order; outside the main thread nothing changes."""
+def ended_by_signals(machine: Machine, *signals: signal.Signals) -> Iterator[Interrupted]:
+    """Within the block, ``signals`` end ``machine``'s run in order; outside the main thread nothing changes."""
     interrupted = Interrupted()
     if threading.current_thread() is not threading.main_thread():
         yield interrupted
@@ -49,20 +47,20 @@ def ended_by_signals(machine: Machine) -> Iterator[Interrupted]:
 
     def wait() -> None:
         while data := os.read(reading, 1):
-            if data[0] not in _SIGNALS:
+            if data[0] not in signals:
                 continue
             interrupted.number = data[0]
             machine.control.submit(end)
 
     waiter = threading.Thread(target=wait, name="sevplug-signals", daemon=True)
-    previous = [signal.signal(number, _ignore) for number in _SIGNALS]
+    previous = [signal.signal(number, _ignore) for number in signals]
     previous_descriptor = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
     waiter.start()
     try:
         yield interrupted
     finally:
         signal.set_wakeup_fd(previous_descriptor)
-        for number, handler in zip(_SIGNALS, previous, strict=True):
+        for number, handler in zip(signals, previous, strict=True):
             signal.signal(number, handler)
         os.close(writing)
         waiter.join()
