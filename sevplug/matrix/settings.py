@@ -75,6 +75,8 @@ def _memory(field: Field) -> str:
 def _read_expect(field: Field) -> dict[str, frozenset[int] | frozenset[str] | tuple[str, ...]]:
     found: dict[str, frozenset[int] | frozenset[str] | tuple[str, ...]] = {}
     for key, value in field.table(_EXPECT_KEYS).items():
+        if key in ("status", "result") and value.value == []:
+            value.refuse("at least one value", "an empty array")
         if key == "status":
             found[key] = frozenset(one.integer(0, _STATUS_MAX) for one in value.one_or_more())
         elif key == "result":

@@ -29,6 +29,7 @@ REASONS = {
     "takes half an hour": "the bench has tests of its own",
     "waits in the firmware's shell": "tests/real/test_real_firmware.py comes there",
     "needs a terminal": "raw keys; tests/cli/test_cli_terminal.py types them",
+    "needs a cluster": "tests/matrix/test_matrix_dask.py makes its own",
 }
 # Signatures, and not programs; tests/core/test_core_docs_hooks.py compares them with the code.
 SIGNATURES = {"docs/reference/hooks.md"}

@@ -287,6 +287,10 @@ AXIS = "axes.options = [[]]\n"
             AXIS + "defaults.expect.serial = [1]",
             "m.toml: defaults.expect.serial[0]: found an integer, expected a string",
         ),
+        (
+            AXIS + "defaults.expect.result = []",
+            "m.toml: defaults.expect.result: an empty array, expected at least one value",
+        ),
         (AXIS + "exclude = {}", "m.toml: exclude: found a table, expected an array"),
         (AXIS + "exclude = [{}]", "m.toml: exclude[0]: no axis, expected at least one of options"),
         (AXIS + "exclude = [{ kernel = 'x' }]", "m.toml: exclude[0].kernel: unknown key, expected options"),

@@ -101,8 +101,8 @@ def test_each_guest_is_a_row_however_it_ends(ran: Ran) -> None:
             "good/raises",
             "error",
             "shutdown",
-            "plug-in 'raises' from bad-ends 1.2 failed in machine_close (SystemError: in the middle, raises_plugin.py:7); "
-            "leave it out with -P no:raises (exit status 2, expected 0)",
+            "plug-in 'raises' from bad-ends 1.2 failed in machine_close (SystemError: in the middle, "
+            "raises_plugin.py:7); leave it out with -P no:raises (exit status 2, expected 0)",
         ),
         (
             "panics/usual",
