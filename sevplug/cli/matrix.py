@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import signal
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -24,6 +25,8 @@ from sevplug.matrix.values import PASSED, SKIPPED, Cell, Row
 if TYPE_CHECKING:
     from sevplug.matrix.runners import Runner
 
+# By which a CI system ends a job, and a terminal that is closed.
+_SIGNALS = (signal.SIGTERM, signal.SIGHUP)
 HELP = """Run a guest for each cell of a matrix: firmware x kernel x options x plug-ins, as FILE says.
 
 A cell is one "sevplug run" in a process of its own, with FILE's folder as its working folder; a crash or a hang
@@ -98,8 +101,10 @@ def _matrix(
         seconds = time.monotonic() - started
         from sevplug.cli.matrix_display import show_table
 
-        show_table(rows, seconds)
-        _write(rows, seconds, file, as_json, as_junit)
+        try:
+            _write(rows, seconds, file, as_json, as_junit)
+        finally:
+            show_table(rows, seconds)
     if number is not None:
         return 128 + number
     from sevplug.matrix.report import all_passed
@@ -123,7 +128,7 @@ def _run(cells: Sequence[Cell], runner: Runner, fail_fast: bool) -> tuple[list[R
 
     found: dict[str, Row] = {}
     number = None
-    with Progress(len(cells)) as progress, _sigterm_as_interrupt() as caught:
+    with Progress(len(cells)) as progress, _signals_as_interrupt() as caught:
         try:
             with contextlib.closing(runner):
                 for row in runner.rows(cells):
@@ -137,19 +142,23 @@ def _run(cells: Sequence[Cell], runner: Runner, fail_fast: bool) -> tuple[list[R
 
 
 @contextlib.contextmanager
-def _sigterm_as_interrupt() -> Iterator[list[int]]:
-    """Within the block SIGTERM, by which CI systems end a job, is as Ctrl-C; it is put into the list."""
+def _signals_as_interrupt() -> Iterator[list[int]]:
+    """Within the block `_SIGNALS` are as Ctrl-C, and put into the list; outside the main thread nothing changes."""
     caught: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield caught
+        return
 
     def interrupt(number: int, _frame: FrameType | None) -> None:
         caught.append(number)
         raise KeyboardInterrupt
 
-    previous = signal.signal(signal.SIGTERM, interrupt)
+    previous = [signal.signal(number, interrupt) for number in _SIGNALS]
     try:
         yield caught
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        for number, handler in zip(_SIGNALS, previous, strict=True):
+            signal.signal(number, handler)
 
 
 def _write(

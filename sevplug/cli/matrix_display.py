@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 import sys
 from collections.abc import Sequence
@@ -48,7 +49,9 @@ class Progress:
         reason = f"  {row.reason}" if row.reason else ""
         rest = f"  {row.cell.name}  {row.seconds:.1f} s{reason}"
         if self._status is None:
-            click.echo(f"{place} {row.outcome:<7}{rest}", err=True)
+            # Nobody has to listen.
+            with contextlib.suppress(OSError):
+                click.echo(f"{place} {row.outcome:<7}{rest}", err=True)
             return
         from rich.text import Text
 

@@ -68,13 +68,8 @@ def _run(cell: Cell, identity: str, grace: float, folder: Path, started: float) 
         with _started(command, cell, identity, serial, log) as process:
             if process is None:
                 return Row(cell, SKIPPED, "not run")
-            overdue, limit = False, cell.timeout + grace
-            try:
-                code = process.wait(limit)
-            except subprocess.TimeoutExpired:
-                overdue = True
-                _signal(process, signal.SIGKILL)
-                code = process.wait()
+            limit = cell.timeout + grace
+            code, overdue = _wait(process, limit)
         seconds = time.monotonic() - started
         if identity in _ended and code in _ENDED_BY_US:
             return Row(cell, SKIPPED, "ended before it was through", seconds=seconds)
@@ -125,6 +120,26 @@ def _started(
             if process.poll() is None:
                 _signal(process, signal.SIGKILL)
                 process.wait()
+
+
+def _wait(process: subprocess.Popen[bytes], limit: float) -> tuple[int, bool]:
+    """The exit code, and whether the process was killed for it after ``limit`` seconds.
+
+    Not `Popen.wait` with a time-out, which looks every 50 ms.
+    """
+    overdue = threading.Event()
+
+    def kill() -> None:
+        overdue.set()
+        _signal(process, signal.SIGKILL)
+
+    timer = threading.Timer(min(limit, threading.TIMEOUT_MAX), kill)
+    timer.daemon = True
+    timer.start()
+    try:
+        return process.wait(), overdue.is_set()
+    finally:
+        timer.cancel()
 
 
 def _signal(process: subprocess.Popen[bytes], number: int) -> None:

@@ -114,6 +114,16 @@ def test_what_is_wrong_is_one_line_and_status_2(
     assert os.listdir(tmp_path) == ["m.toml"]
 
 
+def test_a_report_that_cannot_be_written_does_not_hide_the_table(
+    stand_in: StandIn, passing: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stand_in(IN_ORDER)
+    assert run_app(["matrix", passing, "--json", "/dev/full"]) == 2
+    out, err = capsys.readouterr()
+    assert "3 cells: 3 passed in " in out
+    assert err.endswith("sevplug: error: --json /dev/full: No space left on device, expected a writable file\n")
+
+
 def test_without_the_package_dask_is_said_how_to_get(
     passing: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -174,7 +174,7 @@ def endless(folder: Path) -> Path:
     return folder / "endless.toml"
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_ends_all_guests_and_shows_what_is_there(endless: Path, number: signal.Signals) -> None:
     report = endless.with_suffix(".json")
     command = [*COMMAND, "matrix", str(endless), "-j", "1", "--json", str(report)]
