@@ -12,6 +12,8 @@ import pytest
 from sevplug import __version__
 from sevplug.cli.app import run_app
 
+pytestmark = pytest.mark.slow
+
 RUN = "from sevplug.cli.app import run_app; status = run_app({arguments!r})"
 FOREIGN = """
 import click

@@ -1,7 +1,5 @@
 """Every command of the documentation works, and prints what its page shows.
 
-pytestmark = pytest.mark.slow
-
 The convention is that of tests/support/pages.py. A page whose commands need real images, kernels or programs is marked.
 """
 
@@ -72,7 +70,7 @@ def marked(page: Path) -> object:
     elif _IMAGE.search(text) or tools_of(text):
         marks = [pytest.mark.real]
     else:
-        marks = []
+        marks = [pytest.mark.slow]
     return pytest.param(page, marks=marks, id=str(page.relative_to(ROOT)))
 
 
