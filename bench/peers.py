@@ -49,7 +49,7 @@ def sevplug_boot(guest: Guest, *, encrypted: bool = True) -> list[str]:
     """Arguments of sevplug for ``guest`` as a SEV guest; with firmware, with the table of kernel hashes."""
     hashes = ",kernel-hashes=on" if guest.firmware else ""
     memory = "" if encrypted else ",encrypt-memory=off"
-    firmware = ["--bios", _image(_SEV_FIRMWARE)] if guest.firmware else []
+    firmware = ["--bios", find_image_of(_SEV_FIRMWARE)] if guest.firmware else []
     return ["run", *firmware, *_linux(guest, "--"), "-m", MEMORY, "--object", _SEV_OBJECT + hashes + memory]
 
 
@@ -68,6 +68,12 @@ def qemu_boot(guest: Guest) -> list[str]:
     """QEMU's command line for the same kernel and initrd: through generic OVMF, or through SeaBIOS' ``-kernel``."""
     firmware = ["-bios", str(_generic_firmware())] if guest.firmware else []
     return [*_qemu(), *firmware, *_linux(guest, "-"), "-m", MEMORY, "-serial", "stdio", "-no-reboot"]
+
+
+def qemu_booted(kernel: str, initrd: str, command_line: str) -> list[str]:
+    """QEMU's command line for a kernel with its own ``-kernel``, to which more can be added."""
+    images = ["-kernel", find_image_of(kernel), "-initrd", find_image_of(initrd), "-append", command_line]
+    return [*_qemu(), *images, "-m", MEMORY, "-serial", "stdio", "-no-reboot"]
 
 
 def qemu_start() -> list[str]:
@@ -94,11 +100,12 @@ def _qemu() -> list[str]:
 
 
 def _linux(guest: Guest, dash: str) -> list[str]:
-    kernel, initrd = _image(guest.kernel), _image(guest.initrd)
+    kernel, initrd = find_image_of(guest.kernel), find_image_of(guest.initrd)
     return [f"{dash}kernel", kernel, f"{dash}initrd", initrd, f"{dash}append", COMMAND_LINE]
 
 
-def _image(name: str) -> str:
+def find_image_of(name: str) -> str:
+    """The path of an image; `Missing` with how to get it."""
     path = look_for(name)
     if path is None:
         raise Missing(how_to_get(name))

@@ -16,6 +16,7 @@ from peers import (
     sevplug_program,
     sevplug_runs,
 )
+from restoring import Restores
 
 _BUSYBOX, _COCO = "initrd-busybox.cpio", "initrd-coco.cpio.gz"
 _OVMF = Guest("vmlinuz-6.1-cloud", _BUSYBOX, firmware=True)
@@ -56,6 +57,7 @@ def measured() -> list[Measured]:
             count=MATRIX_GUESTS,
             jobs=_JOBS,
         ),
+        Restores("restore of a booted guest of 256 MiB, to its next line", goal=Goal(0.1, of_ratio=False)),
         Inside(
             "launch digest of a file of 256 MiB",
             LAUNCH_DIGEST,

@@ -30,7 +30,7 @@ def seconds_until(command: Sequence[str], text: bytes, patience: float = PATIENC
             command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=complaints, bufsize=0
         ) as process:
             try:
-                said = _read_until(process, text, started + patience)
+                said = read_until(process, text, started + patience)
                 taken = time.monotonic() - started
             finally:
                 process.terminate()
@@ -46,7 +46,7 @@ def resident_at(command: Sequence[str], text: bytes, patience: float = PATIENCE)
         command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, bufsize=0
     ) as process:
         try:
-            said = _read_until(process, text, time.monotonic() + patience)
+            said = read_until(process, text, time.monotonic() + patience)
             status = Path(f"/proc/{process.pid}/status").read_text()
         finally:
             process.terminate()
@@ -79,7 +79,7 @@ def piece_of(process: subprocess.Popen[bytes], deadline: float) -> bytes | None:
     return os.read(process.stdout.fileno(), 1 << 16) if ready else None
 
 
-def _read_until(process: subprocess.Popen[bytes], text: bytes, deadline: float) -> bytes:
+def read_until(process: subprocess.Popen[bytes], text: bytes, deadline: float) -> bytes:
     """What the process said, up to ``text``, its end or the deadline."""
     said = b""
     while text not in said:
