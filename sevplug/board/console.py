@@ -50,6 +50,8 @@ class Console:
         self._awaited: re.Pattern[bytes] | None = None
         self._found: re.Match[bytes] | None = None
         serial.on_output.append(self._hear)
+        # What the guest had not said by then was not said.
+        machine.on_restore.append(self._unread.clear)
 
     @property
     def output(self) -> bytes:

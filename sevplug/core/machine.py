@@ -10,7 +10,7 @@ import base64
 import contextlib
 import hashlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import attrs
@@ -21,13 +21,22 @@ from sevplug.core.clock import Clock, HostClock
 from sevplug.core.config import MachineConfig, ObjectSpec
 from sevplug.core.control import Control
 from sevplug.core.engine import Engine
-from sevplug.core.errors import ConfigError, LaunchRefused
+from sevplug.core.errors import ConfigError, LaunchRefused, SnapshotError
 from sevplug.core.interrupts import InterruptSource, NoInterrupts
-from sevplug.core.launch import Launch, LaunchRegion, LaunchRequest, LaunchSecret
+from sevplug.core.launch import (
+    Launch,
+    LaunchMeasurement,
+    LaunchRegion,
+    LaunchRequest,
+    LaunchSecret,
+    LaunchState,
+)
 from sevplug.core.memory import HIGH_RAM_BASE, GuestMemory
 from sevplug.core.placement import place_firmware
 from sevplug.core.plugins import PluginManager, load_plugins
 from sevplug.core.result import Counters, End, RunResult
+from sevplug.core.snapshot import Snapshot
+from sevplug.core.snapshot.machine_state import put_back, take
 from sevplug.core.vcpu import VCpu
 from sevplug.core.views import PageCounts, PageEvent, PageRun
 
@@ -59,6 +68,8 @@ class Machine:
         self.interrupt_source: InterruptSource = NoInterrupts()
         self.private: dict[str, object] = {}
         self.devices: list[Device] = []
+        # Called when the machine has gone back to a snapshot, by whoever has heard what the guest said since.
+        self.on_restore: list[Callable[[], None]] = []
         self.status = "prelaunch"
         self._objects = list(config.objects)
         self._machine_options = dict(config.machine_options)
@@ -337,6 +348,64 @@ class Machine:
         self.engine.power_on()
         self.plugins.hook.vcpu_init(cpu=self.cpu)
         self.engine.bind_translation()
+
+    # -- snapshots -----------------------------------------------------------------------------------------------
+
+    def snapshot(self) -> Snapshot:
+        """The whole machine at this moment, as a value; it goes on as `restore` would have it go on.
+
+        Where the guest stands still: before `run`, behind `advance`, in a function given to ``control.submit``.
+        `SnapshotError` in the middle of an instruction, before the launch, when the guest has ended, and when a plug-in
+        or a device cannot be saved.
+        """
+        if self._end is not None or self._closed:
+            raise SnapshotError("the guest has ended: there is nothing left to make a snapshot of")
+        if not self._launched:
+            raise SnapshotError("the guest was not launched: a snapshot is made of one that was")
+        with self._explained():
+            taken = take(self)
+        self.notify(events.SNAPSHOT_SAVE, memory=taken.image.size)
+        return taken
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """Become what ``snapshot`` is of, at the cost of the pages that were touched since; `run` goes on from there.
+
+        ``snapshot``: of this machine, or of one that was built from the same configuration, images and plug-ins.  What
+        is the host's (sockets, files, logs, whether it starts paused) stays this machine's.  `SnapshotError` when it is
+        of another machine; this one is unchanged then.
+        """
+        if self._closed:
+            raise SnapshotError("the machine was closed")
+        with self._explained():
+            put_back(self, snapshot)
+        self.notify(events.SNAPSHOT_RESTORE, memory=snapshot.image.size)
+
+    def save_life(self) -> dict[str, Any]:
+        """Where the machine is in its life, as plain data."""
+        measured = self.launch.measurement
+        return {
+            "started": self.status != "prelaunch",
+            "launched_as": self.launch.context is not None,
+            "launch": self.launch.state.value,
+            "regions": len(self.launch.regions),
+            "measurement": None if measured is None else [measured.digest, measured.blob],
+            "counters": attrs.asdict(self.counters),
+        }
+
+    def load_life(self, state: Mapping[str, Any]) -> None:
+        """Put back what `save_life` gave; the launch's context is its plug-in's to give.  The guest stands still."""
+        measured = state["measurement"]
+        self.launch = Launch(
+            LaunchState(state["launch"]),
+            regions=self._regions[: state["regions"]],
+            measurement=None if measured is None else LaunchMeasurement(bytes(measured[0]), bytes(measured[1])),
+        )
+        for name, count in state["counters"].items():
+            setattr(self.counters, attrs.fields_dict(Counters)[name].name, int(count))
+        self.status = "paused" if state["started"] else "prelaunch"
+        self._paused = self.config.paused
+        self._launched = True
+        self._end = None
 
     # -- end -----------------------------------------------------------------------------------------------------
 

@@ -30,7 +30,7 @@ MEM_READ = 16
 MEM_WRITE = 17
 MEM_FETCH = 18
 CPU_EPYC = 35
-REG_RFLAGS = 253
+REG_RFLAGS, REG_MSR = 253, 248
 PROT_READ, PROT_WRITE, PROT_EXEC = 1, 2, 4
 ERR_EXCEPTION = 21
 # uc_ctl requests: direction << 30 | arguments << 26 | what.
@@ -81,6 +81,7 @@ def load() -> ctypes.CDLL:
             ("cpu_x86_update_cr4_x86_64", None, [c_void_p, c_uint32]),
             ("cpu_x86_update_dr7_x86_64", None, [c_void_p, c_uint32]),
             ("helper_fninit_x86_64", None, [c_void_p]),
+            ("helper_fldcw_x86_64", None, [c_void_p, c_uint32]),
             ("helper_ldmxcsr_x86_64", None, [c_void_p, c_uint32]),
         ):
             function = getattr(library, name)
@@ -120,3 +121,20 @@ def hook(
         handle, ctypes.byref(token), c_int(kind), callback, argument or c_void_p(), c_uint64(1), c_uint64(0), *extra
     )
     check(code, "uc_hook_add")
+
+
+class _Msr(ctypes.Structure):
+    _fields_ = (("index", c_uint32), ("value", c_uint64))
+
+
+def read_msr(handle: c_void_p, index: int) -> int:
+    """An MSR that the engine keeps itself."""
+    message = _Msr(index, 0)
+    check(load().uc_reg_read(handle, REG_MSR, ctypes.byref(message)), "rdmsr")
+    return int(message.value)
+
+
+def write_msr(handle: c_void_p, index: int, value: int) -> None:
+    """Write an MSR that the engine keeps itself."""
+    message = _Msr(index, value)
+    check(load().uc_reg_write(handle, REG_MSR, ctypes.byref(message)), "wrmsr")
