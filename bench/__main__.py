@@ -16,7 +16,7 @@ sys.path.append(str(Path(__file__).resolve().parent.parent / "tests" / "support"
 
 from peers import Missing, qemu_version
 from report import document, markdown
-from rows import comparisons
+from rows import measured
 from sampling import PERIOD
 from timing import NotBooted
 
@@ -24,26 +24,33 @@ from timing import NotBooted
 @click.command()
 @click.option("-n", "--rounds", type=click.IntRange(min=1), default=3, show_default=True, help="Runs of each peer.")
 @click.option("--only", metavar="TEXT", default="", help="Only the rows with TEXT in their name.")
-@click.option("--json", "path", type=click.Path(dir_okay=False), help="Write the figures there too.")
-def main(rounds: int, only: str, path: str | None) -> None:
-    """Measure sevplug beside QEMU's TCG and print a Markdown table."""
+@click.option(
+    "--write",
+    "folder",
+    type=click.Path(file_okay=False, exists=True),
+    help="Write figures.md and figures.json there too.",
+)
+def main(rounds: int, only: str, folder: str | None) -> None:
+    """Measure sevplug beside its peers, QEMU's TCG above all, and print a Markdown table."""
     try:
-        wanted = [comparison for comparison in comparisons() if only in comparison.name]
-        for comparison in wanted:
-            comparison.commands()
+        wanted = [row for row in measured() if only in row.name]
+        for row in wanted:
+            row.check()
         where = _where()
     except Missing as missing:
         raise click.ClickException(str(missing)) from None
     rows = []
-    for comparison in wanted:
-        click.echo(f"measuring: {comparison.name}", err=True)
+    for row in wanted:
+        click.echo(f"measuring: {row.name}", err=True)
         try:
-            rows.append(comparison.run(rounds))
+            rows.append(row.run(rounds))
         except NotBooted as failure:
-            raise click.ClickException(f"{comparison.name}: {failure}") from None
-    click.echo(markdown(rows, where, PERIOD))
-    if path is not None:
-        Path(path).write_text(json.dumps(document(rows, where, rounds), indent=2) + "\n")
+            raise click.ClickException(f"{row.name}: {failure}") from None
+    table, figures = markdown(rows, where, PERIOD), json.dumps(document(rows, where, rounds), indent=2) + "\n"
+    click.echo(table)
+    if folder is not None:
+        Path(folder, "figures.md").write_text(table)
+        Path(folder, "figures.json").write_text(figures)
 
 
 def _where() -> dict[str, str]:

@@ -10,25 +10,25 @@ import attrs
 
 @attrs.frozen
 class Spread:
-    """Seconds of at least one run of one thing."""
+    """Figures of at least one run of one thing."""
 
-    seconds: tuple[float, ...] = attrs.field(validator=attrs.validators.min_len(1))
+    figures: tuple[float, ...] = attrs.field(validator=attrs.validators.min_len(1))
 
     @property
     def median(self) -> float:
-        return statistics.median(self.seconds)
+        return statistics.median(self.figures)
 
     @property
     def least(self) -> float:
-        return min(self.seconds)
+        return min(self.figures)
 
     @property
     def most(self) -> float:
-        return max(self.seconds)
+        return max(self.figures)
 
     def as_json(self) -> dict[str, Any]:
-        """The three figures and the runs behind them, in seconds."""
-        return {"median": self.median, "min": self.least, "max": self.most, "runs": list(self.seconds)}
+        """The three figures and the runs behind them."""
+        return {"median": self.median, "min": self.least, "max": self.most, "runs": list(self.figures)}
 
 
 @attrs.frozen
@@ -45,28 +45,52 @@ class Share:
 
 
 @attrs.frozen
+class Goal:
+    """The most that is aimed at: of the ratio, or of our own figure in the row's unit."""
+
+    most: float
+    of_ratio: bool = True
+
+
+@attrs.frozen
 class Row:
-    """One line of the table: a guest, its seconds here and in QEMU, and the ratio that is aimed at, if one is."""
+    """One line of the table: a thing to do, its figures here and in a peer, and the goal, if there is one.
+
+    ``unit``: of the figures, of which less is better.  ``share``: None where Python's share was not asked for.
+    """
 
     name: str
     ours: Spread
     peer: Spread
-    share: Share
-    goal: float | None = None
+    peer_name: str = "QEMU"
+    unit: str = "s"
+    share: Share | None = None
+    goal: Goal | None = None
 
     @property
     def ratio(self) -> float:
         """Our median over the peer's."""
         return self.ours.median / self.peer.median
 
+    @property
+    def met(self) -> bool | None:
+        """Whether the goal is met; None where there is none."""
+        if self.goal is None:
+            return None
+        return (self.ratio if self.goal.of_ratio else self.ours.median) <= self.goal.most
+
     def as_json(self) -> dict[str, Any]:
         """The row's figures by name."""
+        goal = self.goal
         return {
             "name": self.name,
+            "unit": self.unit,
             "sevplug": self.ours.as_json(),
-            "qemu": self.peer.as_json(),
+            "peer_name": self.peer_name,
+            "peer": self.peer.as_json(),
             "ratio": self.ratio,
-            "goal": self.goal,
-            "python_share": self.share.fraction,
-            "python_samples": self.share.samples,
+            "goal": None if goal is None else {"most": goal.most, "of": "ratio" if goal.of_ratio else "sevplug"},
+            "met": self.met,
+            "python_share": None if self.share is None else self.share.fraction,
+            "python_samples": 0 if self.share is None else self.share.samples,
         }

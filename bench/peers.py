@@ -66,13 +66,16 @@ def qemu_version() -> str:
     return found.split("version ")[1].split()[0]
 
 
-def _qemu() -> list[str]:
-    path = shutil.which(QEMU)
+def find_program(name: str, package: str) -> str:
+    """The path of a program; `Missing` with the Debian package that brings it."""
+    path = shutil.which(name)
     if path is None:
-        raise Missing(
-            f"{QEMU} is missing: install the Debian package qemu-system-x86 (scripts/install-real-parts does)"
-        )
-    return [path, "-accel", "tcg", "-nodefaults", "-display", "none"]
+        raise Missing(f"{name} is missing: install the Debian package {package} (scripts/install-real-parts does)")
+    return path
+
+
+def _qemu() -> list[str]:
+    return [find_program(QEMU, "qemu-system-x86"), "-accel", "tcg", "-nodefaults", "-display", "none"]
 
 
 def _linux(guest: Guest, dash: str) -> list[str]:

@@ -7,12 +7,13 @@ from typing import Any
 
 from figures import Row, Spread
 
-HEADINGS = ("", "sevplug, s", "QEMU, s", "ratio", "goal", "in Python")
+HEADINGS = ("", "sevplug", "peer", "which is", "ratio", "goal", "in Python")
 NOTES = """\
-Seconds from the start of the process, median (least to most); the two take turns. sevplug runs a SEV guest (C-bit 51,
-launch measured), QEMU (`qemu-system-x86_64 -accel tcg`) the same kernel and initrd without SEV. "In Python" is the
-share of one more run, which is not timed, that is neither inside the CPU engine nor in the code that it makes of the
-guest's: the program counter is looked at every {period_ms:g} ms with ptrace.
+Median (least to most); the two take turns. Boots are taken from the start of the process to the line
+`INIT: userspace reached` on the serial port: sevplug runs a SEV guest (C-bit 51, launch measured, memory encrypted),
+QEMU (`qemu-system-x86_64 -accel tcg`) the same kernel and initrd without SEV. "In Python" is the share of one more run,
+which is not timed, that is neither inside the CPU engine nor in the code that it makes of the guest's: the program
+counter is looked at every {period_ms:g} ms with ptrace.
 """
 
 
@@ -21,7 +22,7 @@ def markdown(rows: Sequence[Row], where: Mapping[str, str], period: float) -> st
 
     ``period``: seconds between two samples.
     """
-    lines = [_line(HEADINGS), "|---|---|---|---|---|---|", *(_line(_cells(row)) for row in rows)]
+    lines = [_line(HEADINGS), "|---" * len(HEADINGS) + "|", *(_line(_cells(row)) for row in rows)]
     machine = "; ".join(f"{name} {value}" for name, value in where.items())
     return "\n".join(lines) + f"\n\n{machine}.\n\n" + NOTES.format(period_ms=period * 1000)
 
@@ -36,11 +37,26 @@ def _line(cells: Sequence[str]) -> str:
 
 
 def _cells(row: Row) -> tuple[str, ...]:
-    goal = "" if row.goal is None else f"≤ {row.goal}"
-    fraction = row.share.fraction
+    fraction = None if row.share is None else row.share.fraction
     share = "" if fraction is None else f"{fraction:.0%}"
-    return row.name, _seconds(row.ours), _seconds(row.peer), f"{row.ratio:.2f}", goal, share
+    return (
+        row.name,
+        _spread(row.ours, row),
+        _spread(row.peer, row),
+        row.peer_name,
+        f"{row.ratio:.2f}",
+        _goal(row),
+        share,
+    )
 
 
-def _seconds(spread: Spread) -> str:
-    return f"{spread.median:.2f} ({spread.least:.2f} to {spread.most:.2f})"
+def _goal(row: Row) -> str:
+    if row.goal is None:
+        return ""
+    unit = "" if row.goal.of_ratio else f" {row.unit}"
+    return f"≤ {row.goal.most:g}{unit}, {'met' if row.met else 'missed'}"
+
+
+def _spread(spread: Spread, row: Row) -> str:
+    digits = 0 if row.unit == "MiB" else 2 if spread.median >= 0.1 else 4
+    return f"{spread.median:.{digits}f} {row.unit} ({spread.least:.{digits}f} to {spread.most:.{digits}f})"

@@ -8,6 +8,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 # More than any guest here takes on a slow machine; a guest that has not come up by then hangs.
 PATIENCE = 300.0
@@ -37,6 +38,22 @@ def seconds_until(command: Sequence[str], text: bytes, patience: float = PATIENC
             complaints.seek(0)
             raise NotBooted(f"{text.decode()!r} did not come within {taken:.0f} s: {_last(said, complaints.read())}")
     return taken
+
+
+def resident_at(command: Sequence[str], text: bytes, patience: float = PATIENCE) -> float:
+    """MiB of memory that ``command`` has resident, at most, until ``text`` is on its standard output; as above."""
+    with subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, bufsize=0
+    ) as process:
+        try:
+            said = _read_until(process, text, time.monotonic() + patience)
+            status = Path(f"/proc/{process.pid}/status").read_text()
+        finally:
+            process.terminate()
+    if text not in said:
+        raise NotBooted(f"{text.decode()!r} did not come: {_last(said, b'')}")
+    (peak,) = (line.split()[1] for line in status.splitlines() if line.startswith("VmHWM:"))
+    return int(peak) / 1024
 
 
 def seconds_of(command: Sequence[str], typed: bytes = b"", patience: float = PATIENCE) -> float:

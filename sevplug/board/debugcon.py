@@ -40,6 +40,11 @@ class DebugConsole(Device):
         """The output as lines of text; bytes that are no UTF-8 are replaced."""
         return self._sent.kept.decode(errors="replace").splitlines()
 
+    @property
+    def sent(self) -> GuestOutput:
+        """The output on its way: for those who want to hear of each piece."""
+        return self._sent
+
     def reset(self) -> None:
         self._sent.flush()
 

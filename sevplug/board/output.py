@@ -18,11 +18,13 @@ _KEPT = 16 << 20
 class GuestOutput:
     """Bytes on their way out.
 
-    ``kept`` holds all of them up to 16 MiB; ``listeners`` are called with each piece; the sink gets the same pieces.
+    ``kept`` holds all of them up to 16 MiB; the sink gets them in pieces.  ``heralds`` are called before a
+    piece goes to the sink, ``listeners`` with it afterwards.
     """
 
     def __init__(self) -> None:
         self.kept = bytearray()
+        self.heralds: list[Callable[[], None]] = []
         self.listeners: list[Callable[[bytes], None]] = []
         self.sink: SerialSink = NullSink()
         self._piece = bytearray()
@@ -52,6 +54,8 @@ class GuestOutput:
         self._piece.clear()
         if len(self.kept) > _KEPT:
             del self.kept[: len(self.kept) - _KEPT // 2]
+        for herald in self.heralds:
+            herald()
         self.sink.write(data)
         for listener in self.listeners:
             listener(data)

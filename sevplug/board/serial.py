@@ -65,6 +65,7 @@ class Serial(Device):
     def __init__(self, irq: IrqLine) -> None:
         self._irq = irq
         self._sent = GuestOutput()
+        self.on_typing: list[Callable[[], None]] = []
         self._backlog: deque[int] = deque()
         self._timer = Timer(self._timed_out)
         self._clock = Clock()
@@ -133,6 +134,11 @@ class Serial(Device):
         return self._sent.kept
 
     @property
+    def sent(self) -> GuestOutput:
+        """The output on its way: for those who want to hear of each piece before it is passed on."""
+        return self._sent
+
+    @property
     def on_output(self) -> list[Callable[[bytes], None]]:
         """Listeners for pieces of output: whole lines, or what has gathered after 10 ms of virtual time."""
         return self._sent.listeners
@@ -171,6 +177,9 @@ class Serial(Device):
         elif not self._asked:
             self._asked = True
             self._control.attended |= self._source.interactive
+            if self._source.interactive:
+                for listener in self.on_typing:
+                    listener()
             self._source.want(_FIFO_SIZE if self._fcr & FCR_ENABLE else 1)
 
     def _settle(self) -> None:

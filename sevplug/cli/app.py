@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import os
 import sys
@@ -11,6 +10,7 @@ from collections.abc import Sequence
 import click
 
 from sevplug import __version__
+from sevplug.cli.complaints import Complaints, EndedBadly, wants_json
 from sevplug.cli.selection import Plugins, plugin_words
 from sevplug.core.errors import ConfigError, LaunchRefused, SevplugError
 
@@ -51,7 +51,9 @@ class Group(click.Group):
         self._extended = True
         plugins = ctx.find_object(Plugins)
         if plugins is not None:
-            plugins.load().hook.add_commands(cli=self)
+            manager = plugins.load()
+            with manager.explained():
+                manager.hook.add_commands(cli=self)
 
 
 def make_group() -> click.Group:
@@ -81,39 +83,48 @@ def make_group() -> click.Group:
 def run_app(arguments: Sequence[str]) -> int:
     """Run one command line (without the program's name) and return the exit status.
 
-    What sevplug raises on purpose and click's own complaints become one line on stderr.
+    What sevplug raises on purpose and click's own complaints become one line on stderr, a JSON object where the log is
+    to be one.
     """
-    try:
-        # Not `click.Group.main`: what it does with a broken pipe differs from release to release.
-        group = make_group()
-        with group.make_context("sevplug", list(arguments), obj=Plugins(plugin_words(arguments))) as ctx:
-            status = group.invoke(ctx)
-        if sys.stdout is not None:
-            sys.stdout.flush()
-        return status if isinstance(status, int) else 0
-    except click.exceptions.Exit as done:
-        return done.exit_code
-    except click.ClickException as error:
-        return fail(error.format_message(), USAGE)
-    except (click.Abort, KeyboardInterrupt):
-        return fail("interrupted", INTERRUPTED)
-    except ConfigError as error:
-        return fail(str(error), USAGE)
-    except LaunchRefused as error:
-        return fail(str(error), LAUNCH_REFUSED)
-    except SevplugError as error:
-        return fail(str(error), NOT_IN_ORDER)
-    except BrokenPipeError:
-        # Whoever read our output has seen enough.  What is still buffered must not be tried again at exit.
-        _point_at_nothing(sys.stdout.fileno())
-        return 0
+    complaints = Complaints(wants_json(arguments))
+    plugins = Plugins(plugin_words(arguments))
+    with complaints.only():
+        try:
+            return _run_group(arguments, plugins)
+        except click.exceptions.Exit as done:
+            return done.exit_code
+        except click.ClickException as error:
+            return complaints.error(error.format_message(), USAGE)
+        except (click.Abort, KeyboardInterrupt):
+            return complaints.error("interrupted", INTERRUPTED)
+        except ConfigError as error:
+            return complaints.error(str(error), USAGE)
+        except LaunchRefused as error:
+            return complaints.error(str(error), LAUNCH_REFUSED)
+        except EndedBadly as error:
+            return complaints.error(str(error), error.status)
+        except SevplugError as error:
+            return complaints.error(str(error), NOT_IN_ORDER)
+        except BrokenPipeError:
+            # Whoever read our output has seen enough.  What is still buffered must not be tried again at exit.
+            _point_at_nothing(sys.stdout.fileno())
+            return 0
+        except Exception as error:
+            # A command or an option of a plug-in's, or a mistake of our own.
+            blamed = plugins.blame(error)
+            if blamed is not None:
+                return complaints.error(str(blamed), USAGE)
+            return complaints.unexpected(error, NOT_IN_ORDER)
 
 
-def fail(message: str, status: int) -> int:
-    """Say why on stderr, as one line, and hand back ``status``."""
-    with contextlib.suppress(OSError):
-        click.echo(f"sevplug: error: {' '.join(message.split())}", err=True)
-    return status
+def _run_group(arguments: Sequence[str], plugins: Plugins) -> int:
+    # Not `click.Group.main`: what it does with a broken pipe differs from release to release.
+    group = make_group()
+    with group.make_context("sevplug", list(arguments), obj=plugins) as ctx:
+        status = group.invoke(ctx)
+    if sys.stdout is not None:
+        sys.stdout.flush()
+    return status if isinstance(status, int) else 0
 
 
 def _point_at_nothing(descriptor: int) -> None:

@@ -12,6 +12,7 @@ import attrs
 
 from sevplug.core.config import Image
 from sevplug.core.errors import ConfigError
+from sevplug.core.reserved_file import umask
 from sevplug.owner.errors import OwnerError
 from sevplug.platform.errors import PlatformError
 from sevplug.sevapi.errors import SevApiError
@@ -76,10 +77,3 @@ def _named(path: Path) -> Iterator[None]:
         raise ConfigError(f"{path}: {error.strerror or error}, expected a writable file") from None
     except ValueError:
         raise ConfigError(f"{str(path)!r}: not a file name") from None
-
-
-def umask() -> int:
-    """The process's mask for the modes of new files."""
-    current = os.umask(0)
-    os.umask(current)
-    return current

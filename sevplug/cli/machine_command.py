@@ -24,7 +24,9 @@ class MachineCommand(click.Command):
     def extend(self, ctx: click.Context, *left_out: str) -> None:
         """Load the plug-ins but for ``left_out`` and let them add options."""
         self.own = frozenset(parameter.name for parameter in self.params if parameter.name)
-        plugins_of(ctx).load(*left_out).hook.add_options(command=self)
+        manager = plugins_of(ctx).load(*left_out)
+        with manager.explained():
+            manager.hook.add_options(command=self)
 
     def plugin_options(self, values: dict[str, Any]) -> dict[str, Any]:
         """Those of the parsed ``values`` that belong to options of plug-ins."""

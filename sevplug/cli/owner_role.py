@@ -17,6 +17,7 @@ from sevplug.core.machine import Machine
 from sevplug.owner.errors import OwnerError
 from sevplug.owner.expect import Expectation, expect_images, verify_measurement
 from sevplug.owner.seal import read_secrets, seal_secrets
+from sevplug.plugins.kernel_hashes import measured_images
 from sevplug.sevapi.context import SevContext
 
 
@@ -29,10 +30,10 @@ def read_owner_secrets(specs: tuple[str, ...]) -> dict[UUID, bytes]:
 
 
 def can_play(machine: Machine) -> bool:
-    """Whether the enabled plug-ins launch, measure and take secrets for this guest; starts the launch."""
+    """Whether the launch is one that this owner knows, measured, and takes secrets; starts it."""
     machine.start_launch()
     takes_secrets = bool(machine.plugins.hook.launch_secret.get_hookimpls())
-    return machine.launch.context is not None and machine.launch.measurement is not None and takes_secrets
+    return isinstance(machine.launch.context, SevContext) and machine.launch.measurement is not None and takes_secrets
 
 
 def play_owner(machine: Machine, secrets: Mapping[UUID, bytes]) -> None:
@@ -49,8 +50,8 @@ def play_owner(machine: Machine, secrets: Mapping[UUID, bytes]) -> None:
         raise ConfigError("--secret: a kernel without firmware has no place for one, expected firmware (--bios) too")
     context = machine.launch.context
     measurement = machine.launch.measurement
-    if measurement is None or not isinstance(context, SevContext):
-        raise ConfigError("--secret: this guest's launch is of a kind that the guest owner played here does not know")
+    assert measurement is not None
+    assert isinstance(context, SevContext)
     try:
         expectation = _expect(machine.config, context)
         verified = verify_measurement(expectation, context.keys.tik, measurement.blob)
@@ -63,11 +64,7 @@ def play_owner(machine: Machine, secrets: Mapping[UUID, bytes]) -> None:
 
 def _expect(config: MachineConfig, context: SevContext) -> Expectation:
     """What the owner of these images, this policy and this platform expects."""
-    boot = config.boot
-    if boot.firmware is None:
+    images = measured_images(config)
+    if images is None:
         raise OwnerError("expectation: without firmware there is no image to expect")
-    # The kernel is part of what is measured only where its hashes were asked for.
-    if boot.kernel is None or not any(spec.properties.get("kernel-hashes") == "on" for spec in config.objects):
-        return expect_images(context.policy, context.api, boot.firmware.data)
-    initrd = None if boot.initrd is None else boot.initrd.data
-    return expect_images(context.policy, context.api, boot.firmware.data, boot.kernel.data, initrd, boot.cmdline)
+    return expect_images(context.policy, context.api, images.firmware, images.kernel, images.initrd, images.cmdline)

@@ -26,6 +26,7 @@ HELP = """Run a guest with QEMU's own options.
   -drive if=none,id=ID,format=raw,file=FILE  -device virtio-blk-pci,drive=ID
   -kernel FILE  -initrd FILE  -append TEXT
   -S  -qmp unix:PATH,server=on[,wait=off]  (or tcp:127.0.0.1:PORT)
+  -s  -gdb tcp::PORT|unix:PATH,server=on,wait=off|none  (on loopback addresses only)
   -serial stdio|mon:stdio|file:PATH|null|none|unix:PATH,server=on[,wait=off]  (or tcp:127.0.0.1:PORT)
   -nographic  -display none  -debugcon stdio|file:PATH|null
   -global isa-debugcon.iobase=0x402  (where the debug console always is)
@@ -108,7 +109,7 @@ def _options(values: dict[str, Any], request: QemuRequest) -> dict[str, Any]:
 
     `ConfigError` where the plug-in that would honour one is off.
     """
-    for name, value in (("qmp", request.qmp), ("debugcon", request.debugcon)):
+    for name, value in (("qmp", request.qmp), ("gdb", request.gdb), ("debugcon", request.debugcon)):
         if value is None:
             continue
         if name not in values:

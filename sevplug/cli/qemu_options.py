@@ -6,6 +6,7 @@ What cannot be honoured is refused by name; nothing is ignored.  Source: QEMU's 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 
 import attrs
@@ -36,6 +37,8 @@ _ONLY_NONE = {"display": "none", "vga": "none", "monitor": "none", "parallel": "
 # What QEMU does with the guest's memory on the host; off is what sevplug does.
 _HOST_FEATURES = ("dump-guest-core", "mem-merge")
 _OVMF_DEBUG_PORT = 0x402
+# What -s stands for.
+_GDB_DEFAULT = "tcp::1234"
 
 
 @attrs.frozen
@@ -61,6 +64,7 @@ class QemuRequest:
     paused: bool = False
     reboot: bool = True
     qmp: str | None = None
+    gdb: str | None = None
     debugcon: str | None = None
     name: str | None = None
 
@@ -117,6 +121,7 @@ class _Builder:
             paused="S" in self.flags,
             reboot="no-reboot" not in self.flags,
             qmp=self.values.get("qmp"),
+            gdb=self.values.get("gdb"),
             debugcon=self.values.get("debugcon"),
             name=self.values.get("name"),
         )
@@ -225,6 +230,21 @@ def _qmp(builder: _Builder, option: str, value: str) -> None:
     builder.values["qmp"] = value
 
 
+def _gdb(builder: _Builder, option: str, value: str) -> None:
+    """As QEMU's ``gdbserver_start``: ``tcp:`` always is a server that waits for nobody."""
+    if value == "none":
+        builder.values.pop("gdb", None)
+        return
+    if not value.startswith(("tcp:", "unix:")):
+        raise ConfigError(f"{option} {value}: not supported, expected tcp::PORT, unix:PATH,server=on,wait=off or none")
+    if value.startswith("tcp:"):
+        # With no host QEMU listens everywhere; a debugger on another machine is not served here.
+        value = re.sub(r"^tcp::(?=[0-9])", "tcp:127.0.0.1:", value) + ",server=on,wait=off"
+    else:
+        _only_server(option, value)
+    builder.values["gdb"] = value
+
+
 def _only_server(option: str, value: str) -> None:
     """Whoever opens the socket reads the rest; only what sevplug's own spelling takes for granted is checked here."""
     settings = {field.key: field.value or "on" for field in split_list(value)[1:]}
@@ -282,6 +302,7 @@ _WITH_VALUE: dict[str, Handler] = {
     "append": _keep("append"),
     "serial": _serial,
     "qmp": _qmp,
+    "gdb": _gdb,
     "debugcon": _debugcon,
     "global": _global,
     "smp": _smp,
@@ -319,6 +340,8 @@ def parse_qemu(arguments: Sequence[str]) -> tuple[QemuRequest, list[str]]:
                 raise ConfigError(f"{word}: requires an argument")
             _WITH_VALUE[name](builder, f"-{name}", following)
             position += 1
+        elif name == "s":
+            _gdb(builder, "-s", _GDB_DEFAULT)
         elif name in _FLAGS:
             builder.flags.add(name)
         elif name in _HELP:

@@ -69,12 +69,18 @@ def _options() -> list[click.Parameter]:
             help="Play the guest owner: verify the measurement, seal FILE and inject it.  May be given again.",
         ),
         click.Option(
-            ["--seed"], type=int, default=0, metavar="N", help="Seed of the guest's random numbers (RDRAND); default 0."
+            ["--seed"],
+            type=int,
+            default=0,
+            show_default=True,
+            metavar="N",
+            help="Seed of the guest's random numbers (RDRAND).",
         ),
         click.Option(
             ["--clock"],
             type=click.Choice(["virtual", "host"]),
             default="virtual",
+            show_default=True,
             help="Virtual time makes two runs the same; the host's is what a person waits for.",
         ),
         *common_options(),
@@ -100,7 +106,7 @@ def _run(ctx: click.Context, /, **values: Any) -> int:
         boot, demonstration_secrets = embedded_guest()
         secrets = secrets or demonstration_secrets
     if plugins.has_plugin("sev"):
-        from sevplug.cli.kernel_hashes import with_kernel_hashes
+        from sevplug.plugins.kernel_hashes import with_kernel_hashes
 
         objects = with_kernel_hashes(objects, boot)
     config = MachineConfig(

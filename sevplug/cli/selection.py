@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import attrs
 
-from sevplug.core.errors import ConfigError
+from sevplug.core.errors import ConfigError, PluginError
 from sevplug.core.plugins import PluginManager, Selection, load_plugins
 
 
@@ -49,6 +49,10 @@ class Plugins:
                 Selection(chosen.added - {*left_out}, chosen.blocked | {*left_out}) if left_out else chosen
             )
         return self._manager
+
+    def blame(self, error: BaseException) -> PluginError | None:
+        """As `PluginManager.blame`; None too while nothing is loaded."""
+        return None if self._manager is None else self._manager.blame(error)
 
     def check(self, parsed: Sequence[str]) -> None:
         """`ConfigError` when click found other ``-P`` words than `plugin_words` did."""

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import signal
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 from uuid import UUID
 
 import attrs
 
-from sevplug.cli.app import NOT_IN_ORDER, fail
+from sevplug.cli.app import NOT_IN_ORDER
+from sevplug.cli.complaints import EndedBadly
 from sevplug.cli.summary_file import SummaryFile
 from sevplug.core.config import BootImages, Image, MachineConfig
 from sevplug.core.errors import ConfigError
@@ -78,13 +80,13 @@ def embedded_guest() -> tuple[BootImages, dict[UUID, bytes]]:
 def run_session(session: Session, plugins: PluginManager) -> int:
     """Build, launch and run the guest; the exit status says how it ended.
 
-    `ConfigError` and `LaunchRefused` where it never ran.
+    `ConfigError` and `LaunchRefused` where it never ran, `EndedBadly` where it did not end in order.
     """
-    from sevplug.cli.interrupt import ended_by_signals
     from sevplug.core.machine import Machine
+    from sevplug.core.signals import ended_by_signals
 
-    if session.config.paused and not session.config.options.get("qmp"):
-        raise ConfigError("-S: without a QMP server nothing could ever let the guest run, expected --qmp too")
+    if session.config.paused and not any(session.config.options.get(name) for name in ("qmp", "gdb")):
+        raise ConfigError("-S: without a server nothing could ever let the guest run, expected --qmp or --gdb too")
     if session.config.boot.direct and not plugins.has_plugin("direct-boot"):
         raise ConfigError("--kernel: without firmware the plug-in direct-boot starts it, expected it to be on")
     with contextlib.ExitStack() as stack:
@@ -99,7 +101,7 @@ def run_session(session: Session, plugins: PluginManager) -> int:
             machine.warn(text)
         if session.secrets:
             _own(machine, session)
-        with ended_by_signals(machine) as interrupted:
+        with ended_by_signals(machine, signal.SIGINT, signal.SIGTERM) as interrupted:
             run = machine.run(session.timeout)
         document = machine.summary(run, ram_digest=session.ram_digest)
         if summary is not None:
@@ -109,7 +111,7 @@ def run_session(session: Session, plugins: PluginManager) -> int:
     if run.orderly:
         return 0
     text = f"the guest did not end in order: {run.result}, {run.detail or RESULTS.get(run.result, '')}"
-    return fail(text, TIMED_OUT if run.result == TIMEOUT else NOT_IN_ORDER)
+    raise EndedBadly(text, TIMED_OUT if run.result == TIMEOUT else NOT_IN_ORDER)
 
 
 def _own(machine: Machine, session: Session) -> None:
@@ -117,6 +119,6 @@ def _own(machine: Machine, session: Session) -> None:
 
     if session.optional_secrets and not can_play(machine):
         if machine.launch.context is not None:
-            machine.warn("no secret is injected: the plug-ins measurement and secret-injection are not both on")
+            machine.warn("no secret is injected: expected the plug-ins sev, measurement and secret-injection to be on")
         return
     play_owner(machine, session.secrets)

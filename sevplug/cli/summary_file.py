@@ -3,58 +3,22 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-from sevplug.cli.documents import umask
-from sevplug.core.errors import ConfigError
+from sevplug.core.reserved_file import ReservedFile
 
 
-class SummaryFile:
-    """A place for a JSON document, reserved before a run so that the run is not in vain.
-
-    A regular file is replaced by renaming a complete one over it; anything else (a terminal, a pipe) is written to.
-    Use it as a context manager: what was reserved and not written disappears.
-    """
+class SummaryFile(ReservedFile):
+    """A place for a JSON document, reserved before a run so that the run is not in vain."""
 
     def __init__(self, path: str) -> None:
         """`ConfigError` when nothing can be written at ``path``."""
-        self._shown = path
-        self._target = Path(path).resolve()
-        self._reserved: Path | None = None
-        try:
-            if self._target.exists() and not self._target.is_file():
-                with self._target.open("w"):
-                    return
-            descriptor, name = tempfile.mkstemp(prefix=f".{self._target.name}.", dir=self._target.parent)
-            os.close(descriptor)
-            self._reserved = Path(name)
-        except OSError as error:
-            raise self._refused(error) from None
+        super().__init__("--summary", path)
 
     def write(self, document: Mapping[str, Any]) -> None:
-        """Write ``document``; `ConfigError` when that fails (a full disk), the old content is kept then."""
-        text = json.dumps(document, indent=2) + "\n"
-        try:
-            if self._reserved is None:
-                self._target.write_text(text)
-                return
-            self._reserved.write_text(text)
-            self._reserved.chmod(0o666 & ~umask())
-            self._reserved.replace(self._target)
-            self._reserved = None
-        except OSError as error:
-            raise self._refused(error) from None
+        """Write ``document``; `ConfigError` when that fails, the old content is kept then."""
+        self.write_text(json.dumps(document, indent=2) + "\n")
 
     def __enter__(self) -> SummaryFile:
         return self
-
-    def __exit__(self, *_exception: object) -> None:
-        if self._reserved is not None:
-            self._reserved.unlink(missing_ok=True)
-
-    def _refused(self, error: OSError) -> ConfigError:
-        return ConfigError(f"--summary {self._shown}: {error.strerror or error}, expected a writable file")

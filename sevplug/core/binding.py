@@ -21,14 +21,9 @@ def bind_first(manager: pluggy.PluginManager, name: str) -> Bound | None:
 
     None when no plug-in implements it.
     """
-    caller = getattr(manager.hook, name)
-    implementations = list(reversed(caller.get_hookimpls()))
-    if not implementations:
+    if not getattr(manager.hook, name).get_hookimpls():
         return None
-    parameters = list(caller.spec.argnames)
-    if _needs_pluggy(manager, implementations):
-        return _through_pluggy(caller, parameters)
-    functions = [_with_arguments(impl.function, impl.argnames, parameters) for impl in implementations]
+    functions = bind_each(manager, name)
     if len(functions) == 1:
         return functions[0]
     chain = tuple(functions)
@@ -41,6 +36,19 @@ def bind_first(manager: pluggy.PluginManager, name: str) -> Bound | None:
         return None
 
     return first
+
+
+def bind_each(manager: pluggy.PluginManager, name: str) -> list[Bound]:
+    """The implementations of the hook ``name`` in the order of calling, as functions like that of `bind_first`.
+
+    For a caller who has to reach each of them whatever another one does.  Pluggy's own call is one for all.
+    """
+    caller = getattr(manager.hook, name)
+    implementations = list(reversed(caller.get_hookimpls()))
+    parameters = list(caller.spec.argnames)
+    if _needs_pluggy(manager, implementations):
+        return [_through_pluggy(caller, parameters)]
+    return [_with_arguments(impl.function, impl.argnames, parameters) for impl in implementations]
 
 
 def _needs_pluggy(manager: pluggy.PluginManager, implementations: list[pluggy.HookImpl]) -> bool:

@@ -84,6 +84,12 @@ class Clock:
     def catch_up(self) -> None:
         """Let the time pass that has passed without an event; virtual time never does."""
 
+    def stand_still(self) -> None:
+        """The guest does not run from now on, and no time is to pass; virtual time does not anyway."""
+
+    def go_on(self) -> None:
+        """The guest runs again; harmless when it did."""
+
     # -- snapshots -------------------------------------------------------------------------------------------------
 
     def save(self) -> dict[str, Any]:
@@ -140,26 +146,42 @@ class HostClock(Clock):
     def __init__(self) -> None:
         super().__init__()
         self._origin = time.monotonic_ns()
+        # Since when it stands still.
+        self._standing: int | None = None
 
     def advance(self, nanoseconds: int) -> None:
         self.catch_up()
 
     @property
     def overdue(self) -> bool:
-        return time.monotonic_ns() - self._origin >= self.next_deadline
+        return self._elapsed() >= self.next_deadline
 
     def _set(self, now: int) -> None:
         # The time in which nothing ran has not passed.
-        self._origin = time.monotonic_ns() - now
-        self.now = now
+        moment = time.monotonic_ns()
+        self._origin, self.now = moment - now, now
+        self._standing = None if self._standing is None else moment
 
     def catch_up(self) -> None:
-        self.now = time.monotonic_ns() - self._origin
+        self.now = self._elapsed()
+
+    def stand_still(self) -> None:
+        if self._standing is None:
+            self._standing = time.monotonic_ns()
+
+    def go_on(self) -> None:
+        if self._standing is not None:
+            self._origin += time.monotonic_ns() - self._standing
+            self._standing = None
+
+    def _elapsed(self) -> int:
+        standing = self._standing
+        return (time.monotonic_ns() if standing is None else standing) - self._origin
 
     def skip_to_next(self) -> bool:
         if self.next_deadline == float("inf"):
             return False
-        wait = int(self.next_deadline) - (time.monotonic_ns() - self._origin)
+        wait = int(self.next_deadline) - self._elapsed()
         if wait > 0:
             # In short steps, so that a request from another thread is not kept waiting for a far timer.
             time.sleep(min(wait, 10_000_000) / 1e9)

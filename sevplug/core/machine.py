@@ -10,17 +10,18 @@ import base64
 import contextlib
 import hashlib
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import attrs
 
 from sevplug.core import events, result
+from sevplug.core.binding import bind_each
 from sevplug.core.bus import Bus, Device
 from sevplug.core.clock import Clock, HostClock
 from sevplug.core.config import MachineConfig, ObjectSpec
 from sevplug.core.control import Control
-from sevplug.core.engine import Engine
+from sevplug.core.engine import DebugUnit, Engine
 from sevplug.core.errors import ConfigError, LaunchRefused, SnapshotError
 from sevplug.core.interrupts import InterruptSource, NoInterrupts
 from sevplug.core.launch import (
@@ -53,7 +54,8 @@ class Machine:
 
     Attributes of interest to plug-ins: ``config``, ``memory`` (guest-physical space as seen from outside the CPU),
     ``bus``, ``clock``, ``cpu``, ``launch``, ``control``, ``counters``, ``plugins`` (the pluggy manager),
-    ``interrupt_source`` (an interrupt controller sets itself here), ``private`` (objects of plug-ins, by name).
+    ``interrupt_source`` (an interrupt controller sets itself here), ``private`` (objects of plug-ins, by name),
+    ``failure`` (the exception that ended the machine, for those who clean up; None where it came to its end).
     """
 
     def __init__(self, config: MachineConfig, plugins: PluginManager | None = None) -> None:
@@ -71,18 +73,22 @@ class Machine:
         # Called when the machine has gone back to a snapshot, by whoever has heard what the guest said since.
         self.on_restore: list[Callable[[], None]] = []
         self.status = "prelaunch"
+        self.failure: BaseException | None = None
         self._objects = list(config.objects)
         self._machine_options = dict(config.machine_options)
         self._regions: list[LaunchRegion] = []
         self._end: End | None = None
         self._paused = config.paused
+        if self._paused:
+            self.clock.stand_still()
         self._launched = False
         self._closed = False
         self._engine: Engine | None = None
         try:
             with self._explained():
                 self._build()
-        except BaseException:
+        except BaseException as error:
+            self.failure = error
             self.close()
             raise
 
@@ -116,6 +122,11 @@ class Machine:
     def cpu(self) -> VCpu:
         """The one virtual CPU."""
         return self.engine.cpu
+
+    @property
+    def debug(self) -> DebugUnit:
+        """Breakpoints and single steps; at a breakpoint the machine is paused, with the status ``debug``."""
+        return self.engine.debug
 
     def take_objects(self, *types: str) -> list[ObjectSpec]:
         """Hand over the ``-object`` specifications of these types (hook ``machine_init`` only)."""
@@ -231,7 +242,8 @@ class Machine:
         self.notify(events.LAUNCH_SECRET, gpa=gpa, size=len(packet.payload))
         return gpa
 
-    def _finish_launch(self) -> None:
+    def finish_launch(self) -> None:
+        """The guest is about to execute something; harmless when it did before."""
         if self.launch.context is None or self.launch.state.value == "running":
             return
         with self._explained():
@@ -270,7 +282,7 @@ class Machine:
             if not self._paused:
                 self.resume()
             while self._end is None and not until():
-                if self._paused:
+                if self._paused and not self.debug.stepping:
                     self.control.serve(min(0.2, max(0.001, deadline - time.monotonic())))
                 elif self.engine.run():
                     slept += _SLEEP_SECONDS
@@ -284,21 +296,40 @@ class Machine:
                     return False
         return True
 
+    def advance_to(self, address: int, timeout: float | None = None) -> bool:
+        """Run until the instruction at linear ``address`` is next; False when the guest ended or the time passed first.
+
+        As behind `advance`, `run` goes on.  ``timeout``: wall seconds.
+        """
+        self.debug.breakpoints.insert(address)
+        try:
+            self.advance(timeout, lambda: self.status == "debug")
+            reached = self.status == "debug" and self._end is None
+        finally:
+            self.debug.breakpoints.remove(address)
+        self._paused = self._paused and not reached
+        return reached and self.debug.linear_rip == address
+
     def resume(self) -> None:
         """Let the guest run; the launch is finished at the first time."""
         if self.status == "running" or self._end is not None:
             return
-        self._finish_launch()
+        self.finish_launch()
         self._paused = False
         self.status = "running"
+        self.clock.go_on()
         self.notify(events.RUN_RESUME)
 
-    def pause(self) -> None:
-        """Stop the guest between two instructions; `resume` goes on."""
+    def pause(self, status: str = "paused") -> None:
+        """Stop the guest between two instructions; `resume` goes on.
+
+        ``status``: ``debug`` where a breakpoint did it, as in QEMU.
+        """
         if self.status != "running":
             return
         self._paused = True
-        self.status = "paused"
+        self.status = status
+        self.clock.stand_still()
         self.engine.leave()
         self.notify(events.RUN_STOP)
 
@@ -406,6 +437,7 @@ class Machine:
         self._paused = self.config.paused
         self._launched = True
         self._end = None
+        self.clock.stand_still()
 
     # -- end -----------------------------------------------------------------------------------------------------
 
@@ -465,21 +497,15 @@ class Machine:
                 stack.callback(self._engine.close)
             for device in self.devices:
                 stack.callback(device.close)
-            stack.callback(self.plugins.hook.machine_close, machine=self)
+            for close in reversed(bind_each(self.plugins, "machine_close")):
+                stack.callback(close, self)
 
     def __enter__(self) -> Machine:
         return self
 
-    def __exit__(self, *_exception: object) -> None:
+    def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
+        self.failure = error
         self.close()
 
-    @contextlib.contextmanager
-    def _explained(self) -> Iterator[None]:
-        """Turn an exception that a plug-in's hook let escape into one line that names the plug-in."""
-        try:
-            yield
-        except Exception as error:
-            blamed = self.plugins.blame(error)
-            if blamed is None:
-                raise
-            raise blamed from error
+    def _explained(self) -> contextlib.AbstractContextManager[None]:
+        return self.plugins.explained()

@@ -164,6 +164,10 @@ class GuestMemory:
         """A store that the CPU makes by itself: an entry's accessed bit, a frame on a stack."""
         self._store(gpa, data, rom=False, private=private, device=False)
 
+    def patch(self, gpa: int, data: bytes, *, private: bool) -> None:
+        """Like `write_as_cpu`, but into ROM too: a debugger's store."""
+        self._store(gpa, data, rom=True, private=private, device=False)
+
     def load(self, gpa: int, data: bytes | memoryview, *, private: bool = False) -> None:
         """Like `write`, but into ROM too: what the board does at power-on."""
         self._store(gpa, data, rom=True, private=private, device=not private)

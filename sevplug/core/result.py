@@ -18,7 +18,6 @@ TERMINATED: Final = "terminated"
 REFUSED: Final = "refused"
 STOPPED: Final = "stopped"
 
-# result -> what it says of the guest
 RESULTS: Final = {
     SHUTDOWN: "the guest switched itself off",
     RESET: "the guest asked for a reset",
@@ -32,7 +31,9 @@ RESULTS: Final = {
     STOPPED: "a check stopped the guest",
     REFUSED: "the firmware refused to start what was not measured",
 }
+"""How a run can end: a word, and what it says of the guest."""
 ORDERLY: Final = frozenset({SHUTDOWN, RESET, QUIT})
+"""The ends that somebody wanted."""
 
 
 @attrs.define

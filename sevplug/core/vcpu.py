@@ -32,8 +32,8 @@ class Access:
     """The access is made at CPL 3."""
 
 
-# Set by `translate` on its result: the access is to the private view of the page.
 PRIVATE = 1 << 62
+"""Set by `translate` on its result: the access is to the private view of the page."""
 
 
 class VCpu(Protocol):
@@ -56,7 +56,8 @@ class VCpu(Protocol):
 
     def get(self, register: str) -> int:
         """A register by its name in the APM, lower case: ``rax`` … ``r15``, ``rip``, ``rflags``, ``cr0`` … ``cr4``,
-        ``efer``.  KeyError for any other name."""
+        ``efer``; ``st0`` … ``st7`` (80 bits), ``fcw``, ``fsw``, ``ftw``, ``xmm0`` … ``xmm15`` (128 bits), ``mxcsr``.
+        KeyError for any other name."""
 
     def set(self, register: str, value: int) -> None:
         """Write a register named as in `get`."""

@@ -246,10 +246,18 @@ class PageForms:
 
     def counts(self) -> PageCounts:
         """The pages of this range."""
-        tally: Counter[str] = Counter()
-        for state, count in Counter(self.states).items():
-            tally[_form_name(state)] += count
-        return PageCounts(tally["private"], tally["shared"], tally["untouched"], self.conversions.total())
+        return _count(self.states, self.conversions.total())
+
+    def pieces(self, pages: int) -> list[PageCounts]:
+        """The counts of each piece of ``pages`` pages, from the lowest address up; the last may be a smaller one.
+
+        Three milliseconds for 2 GiB at most, so that it may be asked for while the guest runs.
+        """
+        conversions: Counter[int] = Counter()
+        for page, times in self.conversions.items():
+            conversions[page // pages] += times
+        starts = range(0, len(self.states), pages)
+        return [_count(self.states[at : at + pages], conversions[number]) for number, at in enumerate(starts)]
 
     def runs(self) -> list[PageRun]:
         """The pages of this range, in runs."""
@@ -334,6 +342,13 @@ class PageForms:
             self._cipher.decrypt(gpa, buffer)
         else:
             self._cipher.encrypt(gpa, buffer)
+
+
+def _count(states: bytearray, conversions: int) -> PageCounts:
+    private, shared = (
+        sum(states.count(form | more) for more in (0, STALE, UNWRITTEN)) for form in (PRIVATE_FORM, SHARED)
+    )
+    return PageCounts(private, shared, len(states) - private - shared, conversions)
 
 
 def _form_name(state: int) -> str:

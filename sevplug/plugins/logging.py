@@ -2,7 +2,9 @@
 
 It makes its lines from the ``notify`` events and nothing else, so that people and programs are told the same.  Event
 names in the log are those of `sevplug.core.events`; ``run.summary`` is added at the end.  Keys and secrets do not come
-here; should one slip into an event, its field is hidden by name, and what is no plain value is never shown.
+here; should one slip into an event, `plain` hides it.
+
+What ends a run before its time is an ``error``: in a log file the last line, on stderr the command line's own.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping, MutableMapping
+from collections.abc import Mapping, MutableMapping
 from typing import TYPE_CHECKING, Any, TextIO
 
 import attrs
@@ -20,6 +22,9 @@ from sevplug.core import events
 from sevplug.core.errors import ConfigError
 from sevplug.core.hookspecs import hookimpl
 from sevplug.core.result import ORDERLY, RESULTS
+from sevplug.plugins import words
+from sevplug.plugins.phases import PHASE
+from sevplug.plugins.plain import describe, plain_fields, redact
 
 if TYPE_CHECKING:
     from sevplug.core.machine import Machine
@@ -31,9 +36,6 @@ FORMATS = ("console", "json")
 LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 # A machine that was not made by the command line has none of our options, and a library should be quiet.
 _QUIET = "warning"
-
-HIDDEN = "<hidden>"
-_HIDDEN_NAMES = frozenset({"tik", "tek", "key", "keys", "secret", "secrets", "payload", "passphrase", "password"})
 
 Fields = MutableMapping[str, Any]
 
@@ -88,68 +90,15 @@ def snapshot_save() -> None:
 
 @hookimpl
 def machine_close(machine: Machine) -> None:
-    """Close the log's file."""
+    """Close the log's file, with the error that ended the machine as its last line."""
     journal = machine.private.pop(NAME, None)
     if isinstance(journal, Journal):
+        if journal.file is not None and machine.failure is not None:
+            journal.tell("error", words.ERROR, {"text": describe(machine.failure)})
         journal.close()
 
 
-# -- from events to plain values -------------------------------------------------------------------------------------
-
-
-def plain_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """``fields`` as JSON values; a launch's ``context`` becomes what may be known of it, never its keys."""
-    found: dict[str, Any] = {}
-    for name, value in fields.items():
-        if name == "context":
-            found.update(_launch_fields(value))
-        else:
-            found[name] = _plain(value)
-    return found
-
-
-def _plain(value: object) -> Any:
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
-    if isinstance(value, Mapping):
-        return {str(name): _plain(inner) for name, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(inner) for inner in value]
-    # Bytes and objects may hold anything, also what their repr should not show.
-    return f"<{type(value).__name__}>"
-
-
-def _launch_fields(context: object) -> dict[str, Any]:
-    """The fields of a launch context that are known to be harmless, where it has them."""
-    found: dict[str, Any] = {}
-    policy = getattr(context, "policy", None)
-    if policy is not None:
-        found["policy"] = int(policy)
-    api = getattr(context, "api", None)
-    for name, attribute in (("api_major", "major"), ("api_minor", "minor"), ("build_id", "build")):
-        if hasattr(api, attribute):
-            found[name] = int(getattr(api, attribute))
-    handle = getattr(context, "handle", None)
-    if isinstance(handle, int):
-        found["handle"] = handle
-    return found
-
-
-def redact(_logger: object, _method: str, fields: Fields) -> Fields:
-    """A structlog processor: hide every field, at any depth, whose name says that it is a key or a secret."""
-    for name, value in fields.items():
-        fields[name] = _hide(name, value)
-    return fields
-
-
-def _hide(name: str, value: Any) -> Any:
-    if name.lower() in _HIDDEN_NAMES:
-        return HIDDEN
-    if isinstance(value, Mapping):
-        return {inner: _hide(str(inner), content) for inner, content in value.items()}
-    if isinstance(value, list | tuple):
-        return [_hide("", content) for content in value]
-    return value
+# -- the log itself --------------------------------------------------------------------------------------------------
 
 
 def _level(event: str, fields: Mapping[str, Any]) -> str:
@@ -157,10 +106,7 @@ def _level(event: str, fields: Mapping[str, Any]) -> str:
         return "warning"
     if event == events.RUN_END and fields.get("result") not in ORDERLY:
         return "error"
-    return "debug" if event in (events.LAUNCH_FINISH, events.GUEST_SHUTDOWN) else "info"
-
-
-# -- the log itself --------------------------------------------------------------------------------------------------
+    return "debug" if event in (events.LAUNCH_FINISH, events.GUEST_SHUTDOWN, PHASE) else "info"
 
 
 def _journal(machine: Machine) -> Journal:
@@ -266,65 +212,21 @@ class ConsoleLines:
         event, level = str(fields.pop("event")), str(fields.pop("level"))
         if event == SUMMARY:
             return self._summary(fields)
-        words = _WORDS.get(event)
-        try:
-            text = _other(fields) if words is None else words(fields)
-        except (KeyError, TypeError, ValueError):
-            text = _other(fields)
+        text = words.tell(event, fields)
         elapsed = self._paint(_DIM, f"{time.monotonic() - self._opened:7.3f}")
         colour = {"warning": _YELLOW, "error": _RED}.get(level, _BOLD)
-        return f"{elapsed}  {self._paint(colour, event.ljust(_EVENT_WIDTH))}  {_printable(text)}".rstrip()
+        return f"{elapsed}  {self._paint(colour, event.ljust(_EVENT_WIDTH))}  {words.printable(text)}".rstrip()
 
     def _summary(self, fields: Fields) -> str:
         rows = _summary_rows(fields)
         width = max(len(name) for name, _text in rows)
         colour = _GREEN if fields.get("result") in ORDERLY else _RED
-        lines = [f"{self._paint(_DIM, name.ljust(width))}  {_printable(text)}" for name, text in rows]
-        lines[0] = f"{self._paint(_DIM, rows[0][0].ljust(width))}  {self._paint(colour, _printable(rows[0][1]))}"
+        lines = [f"{self._paint(_DIM, name.ljust(width))}  {words.printable(text)}" for name, text in rows]
+        lines[0] = f"{self._paint(_DIM, rows[0][0].ljust(width))}  {self._paint(colour, words.printable(rows[0][1]))}"
         return "\n".join(["", *lines])
 
     def _paint(self, colour: str, text: str) -> str:
         return f"{colour}{text}{_PLAIN}" if self._colours else text
-
-
-def _printable(text: str) -> str:
-    """``text`` without control characters, which could move a terminal's cursor over other lines."""
-    return "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)
-
-
-def _other(fields: Mapping[str, Any]) -> str:
-    return "  ".join(f"{name}={value}" for name, value in fields.items())
-
-
-def _size(count: int) -> str:
-    for shift, unit in ((30, "GiB"), (20, "MiB"), (10, "KiB")):
-        if count and count % (1 << shift) == 0:
-            return f"{count >> shift} {unit}"
-    return f"{count} bytes"
-
-
-def _api(fields: Mapping[str, Any]) -> str:
-    return f"API {fields['api_major']}.{fields['api_minor']} build {fields['build_id']}"
-
-
-_WORDS: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
-    events.MACHINE_BUILT: lambda f: f"{_size(f['memory'])}, {f['cpu']}, plug-ins {' '.join(f['plugins'])}",
-    events.LAUNCH_START: lambda f: f"policy {f['policy']:#x}, {_api(f)}",
-    events.LAUNCH_UPDATE: lambda f: f"measured {f['name']}: {_size(f['size'])} at {f['gpa']:#x}",
-    events.LAUNCH_MEASURE: lambda f: f"launch digest {f['digest']}",
-    events.LAUNCH_SECRET: lambda f: f"secret injected: {f['size']} bytes at {f['gpa']:#x}",
-    events.LAUNCH_FINISH: lambda f: f"state {f['state']}",
-    events.OWNER_VERIFIED: lambda _f: "measurement verified: it is that of the owner's own images",
-    events.RUN_RESUME: lambda _f: "the guest runs",
-    events.RUN_STOP: lambda _f: "the guest is stopped",
-    events.GUEST_RESET: lambda f: f"reset, asked for by the {'guest' if f['guest'] else 'host'} ({f['reason']})",
-    events.GUEST_SHUTDOWN: lambda f: f"shutdown, asked for by the {'guest' if f['guest'] else 'host'} ({f['reason']})",
-    events.SNAPSHOT_SAVE: lambda f: f"snapshot made: {f['memory']} bytes of memory that are not zero",
-    events.SNAPSHOT_RESTORE: lambda f: f"back to a snapshot: {f['memory']} bytes of memory that are not zero",
-    events.RUN_END: lambda f: f"{f['result']} after {f['seconds']:.3f} s: {f.get('detail') or RESULTS[f['result']]}",
-    events.RUN_RAM: lambda f: f"SHA-256 of {_size(f['size'])} of RAM: {f['sha256']}",
-    events.WARNING: lambda f: str(f["text"]),
-}
 
 
 # Keys whose numbers fit one row, and the row's title.
@@ -357,7 +259,7 @@ def _folded(fields: Mapping[str, Any]) -> dict[str, Any]:
     if not all(part in fields for part in parts):
         return dict(fields)
     others = {name: value for name, value in fields.items() if name not in parts}
-    return {**others, "api": _api(fields).removeprefix("API ")}
+    return {**others, "api": words.api(fields)}
 
 
 def _cell(name: str, value: object) -> str:

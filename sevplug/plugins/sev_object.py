@@ -25,6 +25,8 @@ TYPES = (TYPE, "sev-guest")
 DEFAULT_POLICY = 0x1  # NODBG, as QEMU's sev-guest has it
 ZERO_KEY = bytes(KEY_SIZE)
 _KEYS = ("tik", "tek")
+# QEMU's words for a property that is on or off.
+SWITCH: Mapping[str, bool] = {"on": True, "yes": True, "true": True, "off": False, "no": False, "false": False}
 # What sev-guest has that means something to the host's kernel only.
 _OF_HARDWARE = ("sev-device", "handle", "legacy-vm-type")
 _LIMIT = 1 << 16
@@ -137,7 +139,6 @@ def _number(
 
 def _switch(properties: dict[str, str], where: str, name: str, default: str) -> bool:
     text = properties.pop(name, default)
-    words: Mapping[str, bool] = {"on": True, "yes": True, "true": True, "off": False, "no": False, "false": False}
-    if text not in words:
+    if text not in SWITCH:
         raise ConfigError(f"{where}: {name}={text}: expected on or off")
-    return words[text]
+    return SWITCH[text]

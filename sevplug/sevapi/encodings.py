@@ -9,9 +9,9 @@ from sevplug.sevapi.errors import FormatError
 
 
 def decode_base64(text: bytes | str) -> bytes | None:
-    """What a base64 text says, blanks and line ends in it left out; None for anything else."""
-    raw = text.encode("utf-8", "surrogateescape") if isinstance(text, str) else text
+    """What a base64 text says, white space anywhere in it (ASCII's six kinds) left out; None for anything else."""
     try:
+        raw = text.encode("ascii") if isinstance(text, str) else text
         return base64.b64decode(b"".join(raw.split()), validate=True)
     except (binascii.Error, ValueError):
         return None

@@ -1,8 +1,11 @@
 """OVMF's table of GUIDs: what a firmware image says about itself.
 
-The table ends 32 bytes before the image's end and is read backwards. Each entry is `data || u16 length ||
-guid`, GUIDs in their little-endian layout, lengths little-endian and counting their own 18 bytes. The last
-entry, the footer, counts the whole table. Sources: edk2, `OvmfPkg/ResetVector/Ia16/ResetVectorVtf0.asm`;
+The table ends 32 bytes before the image's end and is read backwards. Each entry is
+
+    data || u16 length || guid
+
+GUIDs in their little-endian layout, lengths little-endian and counting their own 18 bytes. The last entry, the
+footer, counts the whole table. Sources: edk2, `OvmfPkg/ResetVector/Ia16/ResetVectorVtf0.asm`;
 QEMU, `docs/specs/sev-guest-firmware.rst`.
 """
 

@@ -93,6 +93,7 @@ def open_packet(
 
     `guest_length` is the length in bytes of the guest memory that is to be written, by default the payload's.
     Raises FirmwareError with
+
     - INVALID_LENGTH when the header is not 52 bytes, the payload not a multiple of 16 bytes from 16 to 16384,
       or `guest_length` not the payload's length;
     - BAD_MEASUREMENT when the MAC is not right for these keys and this measurement;

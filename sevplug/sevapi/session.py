@@ -115,6 +115,7 @@ def open_session(
 
     `certificate` and `session` are the owner's, as they travel; `pdh_key` is the platform's private key. Raises
     FirmwareError with
+
     - INVALID_LENGTH when the session is not 128 bytes or the certificate not 0x824;
     - INVALID_CERTIFICATE when the certificate is not one of a PDH, or its key none; its signatures, its API version
       and its reserved bytes mean nothing here;

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
+import sys
 
+import attrs
 import pytest
-from figures import Row, Share, Spread
+from figures import Goal, Row, Share, Spread
 from parts import missing
 from report import document, markdown
-from rows import comparisons
+from rows import measured
 from sampling import python_share
-from timing import NotBooted, seconds_of, seconds_until
+from timing import NotBooted, resident_at, seconds_of, seconds_until
 from tracing import engine_ranges
 
-ROW = Row("a guest", Spread((3.0, 2.0, 9.0)), Spread((2.5, 2.0, 1.5)), Share(400, 100), goal=2.0)
+ROW = Row("a guest", Spread((3.0, 2.0, 9.0)), Spread((2.5, 2.0, 1.5)), share=Share(400, 100), goal=Goal(2.0))
 MAPS = """\
 55d3c0e00000-55d3c10a0000 r-xp 00000000 08:01 1234 /usr/bin/python3.11
 7f0000000000-7f0040000000 rwxp 00000000 00:00 0
@@ -26,20 +28,28 @@ MAPS = """\
 def test_a_row_has_medians_spread_ratio_and_share() -> None:
     assert (ROW.ours.median, ROW.ours.least, ROW.ours.most) == (3.0, 2.0, 9.0)
     assert ROW.ratio == 1.5
+    assert ROW.share is not None
     assert ROW.share.fraction == 0.25
 
 
+@pytest.mark.parametrize(
+    ("goal", "met"), [(None, None), (Goal(1.5), True), (Goal(1.4), False), (Goal(2.9, of_ratio=False), False)]
+)
+def test_a_goal_is_of_the_ratio_or_of_our_own_figure(goal: Goal | None, met: bool | None) -> None:
+    assert attrs.evolve(ROW, goal=goal).met is met
+
+
 def test_a_spread_needs_a_run() -> None:
-    with pytest.raises(ValueError, match="seconds"):
+    with pytest.raises(ValueError, match="figures"):
         Spread(())
 
 
 def test_the_table_says_what_was_measured_where_and_how() -> None:
-    unsampled = Row("another", Spread((1.0,)), Spread((1.0,)), Share(0, 0))
+    unsampled = Row("another", Spread((70.4,)), Spread((50.0,)), "itself", "MiB", goal=Goal(60, of_ratio=False))
     lines = markdown([ROW, unsampled], {"cores": "2"}, 0.005).splitlines()
     assert lines[2:4] == [
-        "| a guest | 3.00 (2.00 to 9.00) | 2.00 (1.50 to 2.50) | 1.50 | ≤ 2.0 | 25% |",
-        "| another | 1.00 (1.00 to 1.00) | 1.00 (1.00 to 1.00) | 1.00 |  |  |",
+        "| a guest | 3.00 s (2.00 to 9.00) | 2.00 s (1.50 to 2.50) | QEMU | 1.50 | ≤ 2, met | 25% |",
+        "| another | 70 MiB (70 to 70) | 50 MiB (50 to 50) | itself | 1.41 | ≤ 60 MiB, missed |  |",
     ]
     assert len({line.count("|") for line in lines[:4]}) == 1
     assert lines[5] == "cores 2."
@@ -50,11 +60,13 @@ def test_the_document_holds_every_run() -> None:
     found = json.loads(json.dumps(document([ROW], {"cores": "2"}, rounds=3)))
     (row,) = found["rows"]
     assert row["sevplug"] == {"median": 3.0, "min": 2.0, "max": 9.0, "runs": [3.0, 2.0, 9.0]}
-    assert (row["ratio"], row["goal"], row["python_share"], row["python_samples"]) == (1.5, 2.0, 0.25, 400)
+    assert row["peer"]["median"] == 2.0
+    assert (row["unit"], row["peer_name"], row["ratio"], row["met"]) == ("s", "QEMU", 1.5, True)
+    assert (row["goal"], row["python_share"], row["python_samples"]) == ({"most": 2.0, "of": "ratio"}, 0.25, 400)
 
 
 def test_each_row_has_a_name_of_its_own() -> None:
-    names = [comparison.name for comparison in comparisons()]
+    names = [row.name for row in measured()]
     assert len(set(names)) == len(names)
 
 
@@ -66,6 +78,13 @@ def test_a_time_is_taken_until_the_text_is_there() -> None:
 def test_a_guest_that_does_not_come_up_fails_with_what_it_said(then: str) -> None:
     with pytest.raises(NotBooted, match=r"'up' did not come(?s:.*)something else(?s:.*)why"):
         seconds_until(["sh", "-c", f"echo something else; echo why >&2; {then}"], b"up", 0.3)
+
+
+def test_the_peak_of_resident_memory_is_that_of_the_process() -> None:
+    words = f"import time; x = bytearray(b'x') * {64 << 20}; print('up', flush=True); time.sleep(60)"
+    assert 64 < resident_at([sys.executable, "-c", words], b"up") < 200
+    with pytest.raises(NotBooted, match="'up' did not come"):
+        resident_at(["sh", "-c", "echo down; exec sleep 60"], b"up", 0.3)
 
 
 def test_a_process_that_fails_is_not_a_time() -> None:

@@ -12,7 +12,10 @@ from sevplug.cli.app import run_app
 
 GUID = "736869e5-84f0-4973-92ec-06879ce3da0b"
 SEV0 = "sev-emulated,id=sev0,cbitpos=47,reduced-phys-bits=1"
-NAMES = "c-bit-checker, direct-boot, guest-watch, logging, measurement, pc-board, qmp, secret-injection, sev"
+NAMES = (
+    "c-bit-checker, direct-boot, gdb, guest-watch, logging, measurement, pc-board, phases, progress, qmp, report, "
+    "secret-injection, sev"
+)
 
 # (command line, message, exit status).  {tmp} is the fixture `folder`.
 CASES: list[tuple[str, str, int]] = [
@@ -22,8 +25,17 @@ CASES: list[tuple[str, str, int]] = [
     ("run -P no:", "-P no:: expected the name of a plug-in, or no: and a name", 2),
     ("run -SP logging", "-P: expected a word of its own, as in -P NAME", 2),
     ("run --timeout 0", "--timeout 0: expected a number of seconds above 0", 2),
-    ("run -S", "-S: without a QMP server nothing could ever let the guest run, expected --qmp too", 2),
-    ("qemu -S", "-S: without a QMP server nothing could ever let the guest run, expected --qmp too", 2),
+    ("run -S", "-S: without a server nothing could ever let the guest run, expected --qmp or --gdb too", 2),
+    ("qemu -S", "-S: without a server nothing could ever let the guest run, expected --qmp or --gdb too", 2),
+    ("run --gdb 1234", "--gdb 1234: expected unix:PATH or tcp:127.0.0.1:PORT", 2),
+    ("run --gdb unix:{tmp}/empty", "--gdb unix:{tmp}/empty: the file exists and is no socket", 2),
+    ("qemu -gdb stdio", "-gdb stdio: not supported, expected tcp::PORT, unix:PATH,server=on,wait=off or none", 2),
+    (
+        "qemu -gdb tcp:10.0.0.1:1",
+        "--gdb tcp:10.0.0.1:1,server=on,wait=off: 10.0.0.1, expected a loopback address (127.0.0.1, ::1, localhost)",
+        2,
+    ),
+    ("qemu -P no:gdb -s", "-gdb tcp:127.0.0.1:1234,server=on,wait=off: no enabled plug-in takes this option", 2),
     # files
     ("run --bios {tmp}/missing", "--bios {tmp}/missing: No such file or directory", 2),
     ("run --bios {tmp}", "--bios {tmp}: Is a directory", 2),

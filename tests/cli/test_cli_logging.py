@@ -15,7 +15,7 @@ import pytest
 
 from sevplug.core import events
 from sevplug.core.errors import ConfigError
-from sevplug.plugins import logging
+from sevplug.plugins import logging, plain
 from sevplug.sevapi.context import SevContext
 from sevplug.sevapi.keys import TransportKeys
 from sevplug.sevapi.policy import Policy
@@ -60,7 +60,7 @@ DOCUMENT = {
 
 
 def machine(**options: str) -> Any:
-    return SimpleNamespace(private={}, config=SimpleNamespace(options={"log_level": "info", **options}))
+    return SimpleNamespace(private={}, failure=None, config=SimpleNamespace(options={"log_level": "info", **options}))
 
 
 def tell(host: Any, story: list[tuple[str, dict[str, Any]]]) -> None:
@@ -170,18 +170,18 @@ def test_keys_never_reach_the_log(form: str, capsys: pytest.CaptureFixture[str])
 
 def test_the_processor_hides_by_name_at_any_depth():
     fields = {"event": "e", "tik": 1, "a": {"Secret": 2, "b": [{"payload": 3}]}, "size": 4}
-    hidden = logging.HIDDEN
+    hidden = plain.HIDDEN
     expected: Mapping[str, Any] = {
         "event": "e",
         "tik": hidden,
         "a": {"Secret": hidden, "b": [{"payload": hidden}]},
         "size": 4,
     }
-    assert logging.redact(None, "info", fields) == expected
+    assert plain.redact(None, "info", fields) == expected
 
 
 def test_what_is_no_plain_value_is_shown_as_its_type():
-    assert logging.plain_fields({"a": b"\0", "b": CONTEXT, "c": (1, None)}) == {
+    assert plain.plain_fields({"a": b"\0", "b": CONTEXT, "c": (1, None)}) == {
         "a": "<bytes>",
         "b": "<SevContext>",
         "c": [1, None],

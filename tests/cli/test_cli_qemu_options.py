@@ -80,6 +80,13 @@ def test_the_defaults_are_those_of_qemu():
         ("-S -qmp unix:/q,server=on,wait=off", "paused", True),
         ("-qmp unix:/run/q,server=on,wait=off", "qmp", "unix:/run/q,server=on,wait=off"),
         ("-qmp tcp:127.0.0.1:4444,server,nowait", "qmp", "tcp:127.0.0.1:4444,server,nowait"),
+        ("-gdb tcp::1234", "gdb", "tcp:127.0.0.1:1234,server=on,wait=off"),
+        ("-gdb tcp:localhost:1,server,wait", "gdb", "tcp:localhost:1,server,wait,server=on,wait=off"),
+        ("--gdb tcp:127.0.0.1:9", "gdb", "tcp:127.0.0.1:9,server=on,wait=off"),
+        ("-gdb unix:/g,server=on,wait=off", "gdb", "unix:/g,server=on,wait=off"),
+        ("-s", "gdb", "tcp:127.0.0.1:1234,server=on,wait=off"),
+        ("-s -gdb none", "gdb", None),
+        ("-s -S", "paused", True),
         ("-qmp unix:/q,server -S", "qmp", "unix:/q,server"),
         ("-qmp unix:/a=b,server=on,wait=off", "qmp", "unix:/a=b,server=on,wait=off"),
         ("-serial stdio", "serial", "stdio,signal=on"),
@@ -189,6 +196,10 @@ def test_an_option_means_what_it_means_in_qemu(line: str, field: str, value: obj
         (
             "-qmp unix:/q",
             "-qmp unix:/q: connecting as a client is not supported, expected server=on,wait=off",
+        ),
+        (
+            "-gdb unix:/g",
+            "-gdb unix:/g: connecting as a client is not supported, expected server=on,wait=off",
         ),
         (
             "-qmp stdio",

@@ -9,7 +9,11 @@ from sevplug.core.errors import ConfigError, PluginError
 
 BUILT_IN = {
     "c-bit-checker",
+    "phases",
+    "progress",
+    "report",
     "direct-boot",
+    "gdb",
     "guest-watch",
     "logging",
     "measurement",

@@ -157,6 +157,7 @@ def test_a_plugin_that_fails_in_a_hook_is_named(foreign: Path):
     done = python(RUN.format(arguments=["run", "-P", "foreign", "--log-level", "error"]) + "; print(status)", foreign)
     assert done.stdout == "2\n"
     assert done.stderr == (
-        "sevplug: error: plug-in 'foreign' from foreign-dist 2.5 failed (RuntimeError: foreign=nothing); "
+        "sevplug: error: plug-in 'foreign' from foreign-dist 2.5 failed in machine_init "
+        "(RuntimeError: foreign=nothing, foreign_plugin.py:15); "
         "leave it out with -P no:foreign\n"
     )

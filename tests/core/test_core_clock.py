@@ -216,3 +216,20 @@ def test_the_host_clock_sleeps_in_short_steps_towards_a_timer(monkeypatch: pytes
         assert clock.skip_to_next()
         clock.run_due()
     assert slept == [0.01, 0.01, 0.005]
+
+
+def test_the_host_clock_stands_still_while_the_guest_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    host = [1000]
+    monkeypatch.setattr("sevplug.core.clock.time.monotonic_ns", lambda: host[0])
+    clock = HostClock()
+    clock.go_on()
+    host[0] += 100
+    clock.stand_still()
+    clock.stand_still()
+    host[0] += 5000
+    clock.catch_up()
+    assert clock.now == 100
+    clock.go_on()
+    host[0] += 20
+    clock.catch_up()
+    assert clock.now == 120

@@ -1,4 +1,4 @@
-"""docs/hooks.md and the hook specifications say the same."""
+"""docs/reference/hooks.md and the hook specifications say the same."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from sevplug.core import hookspecs
 from sevplug.plugins.qmp import hookspecs as qmp_hookspecs
 
-DOCUMENT = Path(__file__).parents[2] / "docs" / "hooks.md"
+DOCUMENT = Path(__file__).parents[2] / "docs" / "reference" / "hooks.md"
 SPECIFICATIONS = (hookspecs, qmp_hookspecs)
 _SECTION = re.compile(r"^### (\w+)\n\n```python\n(.*?)\n```\n\n\*(All|First), (cold|warm|hot)\.\*", re.M | re.S)
 

@@ -15,7 +15,7 @@ import sevplug
 PACKAGE = Path(sevplug.__file__).parent
 CORE = PACKAGE / "core"
 ENGINE = CORE / "engine"
-FOLDERS = ("board", "boot", "cli", "core", "owner", "platform", "plugins", "sevapi")
+FOLDERS = ("board", "boot", "cli", "core", "owner", "platform", "plugins", "sevapi", "testing")
 # folder -> what of sevplug it may import besides itself
 ALLOWED: dict[str, set[str]] = {
     "core": set(),
@@ -26,6 +26,7 @@ ALLOWED: dict[str, set[str]] = {
     "platform": {"sevapi"},
     "plugins": {"core", "board", "boot", "platform", "sevapi"},
     "cli": {"core", "board", "boot", "owner", "platform", "plugins", "sevapi"},
+    "testing": {"core", "board", "boot", "owner", "platform", "plugins", "sevapi"},
 }
 
 
@@ -66,6 +67,13 @@ def test_a_folder_imports_only_what_it_may(folder: str) -> None:
 def test_every_folder_of_the_package_has_a_rule() -> None:
     folders = {path.name for path in PACKAGE.iterdir() if (path / "__init__.py").is_file()}
     assert folders == set(ALLOWED)
+
+
+def test_nothing_but_pytest_imports_the_fixtures() -> None:
+    assert {folder for folder, allowed in ALLOWED.items() if "testing" in allowed} == set()
+    users = {path for path in modules(PACKAGE) if any(name.split(".")[0] == "pytest" for name in imports(path))}
+    assert users
+    assert all(PACKAGE / "testing" in path.parents for path in users), users
 
 
 def test_the_engine_folder_alone_reaches_into_native_code() -> None:

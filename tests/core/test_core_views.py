@@ -372,3 +372,14 @@ def test_what_memory_held_before_the_cipher_is_the_shared_form() -> None:
     assert low is not None
     assert low.counts().untouched == 14
     memory.close()
+
+
+def test_the_counts_of_pieces_add_up_to_those_of_the_range() -> None:
+    forms = PageForms(0, memoryview(bytearray(10 * PAGE)), ToyCipher())
+    forms.enter(0, PRIVATE_FORM, 0x5000, "write")
+    forms.enter(3, PRIVATE_FORM, 0x6000, "write")
+    forms.enter(3, SHARED, 0x7000, "read")
+    forms.enter(9, SHARED, 0x8000, "read")
+    pieces = forms.pieces(4)
+    assert [attrs.astuple(piece) for piece in pieces] == [(1, 1, 2, 1), (0, 0, 4, 0), (0, 1, 1, 0)]
+    assert [sum(column) for column in zip(*map(attrs.astuple, pieces), strict=True)] == [*attrs.astuple(forms.counts())]

@@ -39,6 +39,9 @@ def test_the_table_fits_the_library_that_is_installed() -> None:
         ("ENV_HANDLE", internals.EFLAGS),
         ("UC_NO_EXIT_REQUEST", internals.UC_INIT_DONE),
         ("UC_INIT_DONE", internals.UC_NO_EXIT_REQUEST),
+        ("CPU_HANDLE", internals.CPU_CLASS),
+        ("CLASS_DEBUG_HANDLER", internals.CLASS_DEBUG_HANDLER + 8),
+        ("CPU_SINGLE_STEP", internals.CPU_HANDLE),
     ],
 )
 def test_an_offset_that_is_wrong_is_noticed(monkeypatch: pytest.MonkeyPatch, name: str, wrong: int) -> None:

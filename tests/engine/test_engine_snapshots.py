@@ -156,6 +156,27 @@ def test_timers_and_interrupts_come_in_the_same_order_at_the_same_instruction() 
     assert ended.written.count(0x21) > 15
 
 
+def test_a_snapshot_at_a_breakpoint_goes_on_past_it() -> None:
+    source = interrupted(
+        "push eax; mov al, 0x21; out 0x80, al; mov eax, ecx; out 0x80, eax; pop eax; iret",
+        "mov al, 37; out 0x92, al; sti; mov ecx, 0; 1: inc ecx; in al, 0x10; cmp ecx, 300; jne 1b; out 0xf4, al",
+    )
+    loop = 0x8000 + source.index(bytes([0x66, 0x41, 0xE4, 0x10]))  # inc ecx; in al, 0x10
+    with machine_with(source, TestInterruptsPlugin()) as (machine, board):
+        for _ in range(5):
+            assert machine.advance_to(loop, 20)
+        assert machine.cpu.get("rcx") == 4
+        snapshot = machine.snapshot()
+        expected = finish(machine, board)
+        assert expected.written.count(0x21) > 5
+        machine.restore(snapshot)
+        assert finish(machine, board) == expected
+        assert not machine.advance_to(loop, 1)
+    with machine_with(source, TestInterruptsPlugin()) as (other, board):
+        other.restore(snapshot)
+        assert finish(other, board) == expected
+
+
 def test_a_cpu_that_sleeps_goes_on_sleeping() -> None:
     code = "mov al, 200; out 0x91, al; mov al, 250; out 0x91, al; sti; hlt; hlt; rdtsc; out 0x80, eax; out 0xf4, al"
     source = interrupted("out 0x80, al; iret", code)

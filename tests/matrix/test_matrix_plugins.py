@@ -54,7 +54,7 @@ def test_the_summary_names_the_plug_ins_that_were_on(
 ) -> None:
     _done, summary = ran
     every = {"sev", "measurement", "secret-injection", "logging", "pc-board", "direct-boot", "qmp", "guest-watch"}
-    every |= {"c-bit-checker"}
+    every |= {"c-bit-checker", "gdb", "phases", "progress", "report"}
     left_out = {name.removeprefix("no:") for name in SETS[CHOSEN]}
     assert set(summary["plugins"]) == every - left_out  # type: ignore[call-overload]
 

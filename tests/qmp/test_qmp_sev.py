@@ -96,8 +96,8 @@ def test_a_packet_reaches_the_machine_decoded(client: Client, machine: FakeMachi
     machine.on_inject = lambda packet: taken.append(packet) or 0x1000
     assert client.execute("sev-inject-launch-secret", packet_header=HEADER, secret=SECRET) == {}
     assert client.execute("sev-inject-launch-secret", packet_header=HEADER, secret=SECRET, gpa=0x2000) == {}
-    # A file's line ends do no harm.
-    split = f"{HEADER[:10]}\n{HEADER[10:]}\r\n"
+    # A file's line ends do no harm, and no other white space does.
+    split = f"{HEADER[:10]}\n{HEADER[10:20]}\t \v\f{HEADER[20:]}\r\n"
     assert client.execute("sev-inject-launch-secret", packet_header=split, secret=SECRET + "\n") == {}
     assert [packet.gpa for packet in taken] == [None, 0x2000, None]
     assert all(packet.header == b"h" * 52 and packet.payload == b"s" * 32 for packet in taken)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from sevplug.core.config import BootImages, Image, MachineConfig, ObjectSpec
@@ -24,8 +24,12 @@ def run_until(
     objects: Iterable[ObjectSpec] = (),
     plugins: Iterable[str] = (),
     timeout: float = 60,
+    then: Callable[[Machine], object] = lambda _machine: None,
 ) -> tuple[str, bytes]:
-    """Run until ``text`` is on the serial port; (result: ``quit`` when it came, everything on the port)."""
+    """Run until ``text`` is on the serial port; (result: ``quit`` when it came, everything on the port).
+
+    ``then`` gets the machine at the end.
+    """
     boot = BootImages(
         firmware=Image.load(firmware, "firmware"),
         variables=Image.load(variables, "variable store") if variables else None,
@@ -40,4 +44,5 @@ def run_until(
 
         serial.on_output.append(look)  # type: ignore[attr-defined]
         run = machine.run(timeout=timeout)
+        then(machine)
         return run.result, bytes(serial.output)  # type: ignore[attr-defined]

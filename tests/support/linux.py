@@ -71,9 +71,7 @@ def boot(
         seed=seed,
         clock=clock,
     )
-    manager = load_plugins(Selection.parse(["no:qmp", "no:logging", *plugins]))
-    for plugin in extra:
-        manager.add(plugin, getattr(plugin, "name", "extra"))
+    manager = load_plugins(Selection.parse(["no:qmp", "no:logging", *plugins]), *extra)
     with Machine(config, manager) as machine:
         serial: Any = machine.private["serial"]
         if until is not None:

@@ -16,7 +16,7 @@ from sevplug.core.bus import Device
 from sevplug.core.config import BootImages, Image, MachineConfig
 from sevplug.core.hookspecs import hookimpl
 from sevplug.core.machine import Machine
-from sevplug.core.plugins import PluginManager
+from sevplug.core.plugins import PluginManager, plug_in_name
 from sevplug.core.result import RunResult
 
 REPORT_PORT, END_PORT = 0x80, 0xF4
@@ -95,10 +95,10 @@ class GuestRun:
 
 
 def manager_with(*plugins: object) -> PluginManager:
-    """A manager with ``plugins`` registered under their ``name`` attribute or, without one, their class's name."""
+    """A manager with ``plugins`` and no others."""
     manager = PluginManager()
     for plugin in plugins:
-        manager.add(plugin, getattr(plugin, "name", type(plugin).__name__))
+        manager.add(plugin, plug_in_name(plugin))
     manager.ready()
     return manager
 

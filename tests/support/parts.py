@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from pathlib import Path
-from typing import NoReturn
 
 import pytest
 from images import guest_folders, how_to_get, look_for
 
-
-def missing(what: str) -> NoReturn:
-    """Skip with ``what`` as the reason; fail where everything is meant to be there."""
-    if os.environ.get("SEVPLUG_REQUIRE_REAL"):
-        pytest.fail(what)
-    pytest.skip(what)
+from sevplug.testing.images import missing
 
 
 def find_image(name: str) -> Path:
@@ -28,21 +21,22 @@ def find_image(name: str) -> Path:
 
 def find_images(*names: str) -> tuple[Path, ...]:
     """Real images that belong together, such as a kernel and its modules: all of one folder, or a skip."""
-    for folder in guest_folders():
-        if all((folder / name).is_file() for name in names):
-            return tuple(folder / name for name in names)
-    missing(
-        f"{' and '.join(names)} are not together in one folder: run scripts/fetch-guests {' '.join(names)}, "
-        "or set SEVPLUG_GUESTS to a folder that holds them"
-    )
+    complete = (folder for folder in guest_folders() if all((folder / name).is_file() for name in names))
+    folder = next(complete, None)
+    if folder is None:
+        missing(
+            f"{' and '.join(names)} are not together in one folder: run scripts/fetch-guests {' '.join(names)}, "
+            "or set SEVPLUG_GUESTS to a folder that holds them"
+        )
+    return tuple(folder / name for name in names)
 
 
 def find_virtee() -> Path:
     """The folder of the virtee "sev" crate's certificates and, where it could be built, its peer; or a skip."""
-    for folder in guest_folders():
-        if (folder / "virtee" / "certs").is_dir():
-            return folder / "virtee"
-    missing("virtee/certs is missing: run scripts/fetch-virtee, or set SEVPLUG_GUESTS to a folder that holds it")
+    folder = next((folder for folder in guest_folders() if (folder / "virtee" / "certs").is_dir()), None)
+    if folder is None:
+        missing("virtee/certs is missing: run scripts/fetch-virtee, or set SEVPLUG_GUESTS to a folder that holds it")
+    return folder / "virtee"
 
 
 def find_virtee_peer() -> Path:

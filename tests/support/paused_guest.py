@@ -13,6 +13,8 @@ import attrs
 from parts import find_tool
 from qemu.qmp.legacy import QEMUMonitorProtocol
 
+from sevplug.board.console import unheard
+
 SECRET = b"MY-LUKS-PASSPHRASE"
 TIK, TEK = bytes(range(16)), bytes(range(16, 32))
 
@@ -106,7 +108,7 @@ class Guest:
             if text in seen:
                 return seen
             time.sleep(0.05)
-        raise AssertionError(f"{text!r} did not come; the last of the serial port: {seen[-500:]!r}")
+        raise unheard(text, f"did not come within {seconds:g} s", seen)
 
     def close(self) -> None:
         self.qmp.close()

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from sevplug.platform.identity import make_chip, make_identity
-from sevplug.platform.randomness import SeededRandom
 from sevplug.platform.root import emulated_root
-from sevplug.sevapi.version import ApiVersion
+from sevplug.testing.platform import seeded_record
 
-API = ApiVersion(1, 55, 24)
-_random = SeededRandom(b"tests")
-CHIP = make_chip(API, _random)
-IDENTITY = make_identity(CHIP, API, _random)
+RECORD = seeded_record(b"tests")
+assert RECORD.identity is not None
+API, CHIP, IDENTITY = RECORD.api, RECORD.chip, RECORD.identity
 CHAIN = IDENTITY.chain(CHIP.cek)
 AMD = emulated_root()
 

@@ -6,6 +6,7 @@ import contextlib
 import os
 import socket
 import stat
+from collections.abc import Iterator
 
 from sevplug.board.chardev.address import TcpAddress, UnixAddress
 from sevplug.core.errors import ConfigError
@@ -43,32 +44,32 @@ class Listener:
 
     def _open_unix(self, option: str, wanted: UnixAddress) -> socket.socket:
         _make_room(option, wanted)
-        opened = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        try:
+        with _listening(socket.AF_UNIX) as opened:
             # Linux gives the file the mode of the socket, so that it never is wider, not even for a moment.
             os.fchmod(opened.fileno(), _PRIVATE)
             opened.bind(wanted.path)
             status = os.lstat(wanted.path)
             self._file = status.st_dev, status.st_ino
-            opened.listen(_BACKLOG)
-            opened.setblocking(False)
-        except BaseException:
-            opened.close()
-            raise
         return opened
 
     def _open_tcp(self, wanted: TcpAddress) -> socket.socket:
-        family = socket.AF_INET6 if ":" in wanted.host else socket.AF_INET
-        opened = socket.socket(family, socket.SOCK_STREAM)
-        try:
+        with _listening(socket.AF_INET6 if ":" in wanted.host else socket.AF_INET) as opened:
             opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             opened.bind((wanted.host, wanted.port))
-            opened.listen(_BACKLOG)
-            opened.setblocking(False)
-        except BaseException:
-            opened.close()
-            raise
         return opened
+
+
+@contextlib.contextmanager
+def _listening(family: socket.AddressFamily) -> Iterator[socket.socket]:
+    """A stream socket, which the block binds, and which listens behind it; closed when any of that fails."""
+    opened = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        yield opened
+        opened.listen(_BACKLOG)
+        opened.setblocking(False)
+    except BaseException:
+        opened.close()
+        raise
 
 
 def _make_room(option: str, wanted: UnixAddress) -> None:

@@ -104,14 +104,21 @@ class StdinSource(Source):
     def _act(self) -> None:
         while self._escape is not None and self._escape.actions:
             if self._escape.actions.pop(0) == "h":
-                _tell(HELP)
+                self._tell(HELP)
             elif self._link is not None:
                 self._link.end("ended at the terminal (Ctrl-A x)")
 
     def _hint(self) -> bool:
         if self._escape is not None:
-            _tell(_HINT + "\n")
+            self._tell(_HINT + "\n")
         return True
+
+    def _tell(self, text: str) -> None:
+        """To the user at the terminal, if messages go to one; not by stderr, where programs may read JSON."""
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            if sys.stderr.isatty():
+                with open(os.ttyname(self._descriptor), "w", opener=_without_control) as terminal:
+                    terminal.write(text)
 
 
 def open_stdin(signals: bool) -> StdinSource | None:
@@ -124,9 +131,6 @@ def open_stdin(signals: bool) -> StdinSource | None:
     return None
 
 
-def _tell(text: str) -> None:
-    """To the user at the terminal, if messages go there."""
-    with contextlib.suppress(OSError, ValueError, AttributeError):
-        if sys.stderr.isatty():
-            sys.stderr.write(text)
-            sys.stderr.flush()
+def _without_control(path: str, flags: int) -> int:
+    """Open a terminal that does not become the one that controls this process."""
+    return os.open(path, os.O_WRONLY | os.O_NOCTTY)

@@ -18,6 +18,7 @@ from sevplug.core import result
 from sevplug.core.binding import bind_first
 from sevplug.core.engine import internals as at
 from sevplug.core.engine import library
+from sevplug.core.engine.debug import DebugUnit
 from sevplug.core.engine.delivery import DEBUG, Delivery
 from sevplug.core.engine.fills import RESTART, Fills
 from sevplug.core.engine.intercepts import (
@@ -84,6 +85,7 @@ class Engine:
         self.delivery = Delivery(self.cpu, self._linear, lambda text: machine.end(result.FAULT, text))
         self.intercepts = Intercepts(machine, self.cpu, self._linear, self._handle, self._fills.load_cr3)
         self._ports = PortIo(machine, self.cpu, self._linear, self._tick, self._fail)
+        self.debug = DebugUnit(machine, self, self.cpu)
         self._watch = Watch(machine, self.kick)
         self.watching = self._watch.watching
         self._install_hooks()
@@ -161,12 +163,20 @@ class Engine:
             if self._halted:
                 if self._sleep():
                     return True
-                continue
-            self.inside = True
-            code = self._lib.uc_emu_start(self._handle, self.cpu.rip, 0, 0, 0)
-            self.inside = False
-            self._settle(code)
+                if not self._halted:
+                    self.debug.woken()
+            elif self.debug.active:
+                self.debug.enter()
+            else:
+                self.enter()
         return False
+
+    def enter(self) -> None:
+        """Let the guest run until the engine leaves, and do what is to be done then."""
+        self.inside = True
+        code = self._lib.uc_emu_start(self._handle, self.cpu.rip, 0, 0, 0)
+        self.inside = False
+        self._settle(code)
 
     def _settle(self, code: int) -> None:
         """What is left to do after the engine returned with ``code``."""
@@ -181,7 +191,7 @@ class Engine:
             vector, error_code, page = fault
             if vector == RESTART:
                 crossing, self._fills.crossing = self._fills.crossing, None
-                (crossing or self._drop_code)()
+                (crossing or self.drop_code)()
                 return
             if vector == PAGE_FAULT and error_code is not None and error_code & PF_RSVD:
                 self._machine.reserved_bits(page)
@@ -194,6 +204,9 @@ class Engine:
                 invalid = self._invalid_address.value
                 self.cpu.set("cr2", invalid if invalid & ~0xFFF == page else page)
             self.delivery.exception(vector, error_code)
+            self.debug.done = True
+        elif self.debug.left:
+            self.debug.settle()
         elif code:
             text = self._lib.uc_strerror(c_int(code)).decode()
             self._machine.end(result.FAULT, f"the CPU engine gave up at rip {self.cpu.rip:#x}: {text}")
@@ -226,19 +239,19 @@ class Engine:
         self._machine.counters.interrupts += 1
         self.delivery.interrupt(vector)
 
-    def _stop(self) -> None:
+    def stop(self) -> None:
         """End the engine's loop after the present instruction; for callbacks only."""
         self._lib.uc_emu_stop(self._handle)
 
     def leave(self) -> None:
         """Have `run` return soon; on the machine's thread."""
         self._leaving = True
-        self._stop()
+        self.stop()
 
     def defer(self, action: Callable[[], None]) -> None:
         """Run ``action`` between two instructions, before the guest goes on."""
         self._deferred.append(action)
-        self._stop()
+        self.stop()
 
     def kick(self) -> None:
         """Have `run` return soon; from any thread."""
@@ -268,7 +281,7 @@ class Engine:
             self._failure = error
         # The engine looks for interrupts before it looks whether it is to stop.
         self._state.withdraw(at.REQUEST_IRQ_BYTE)
-        self._stop()
+        self.stop()
 
     def _tick(self) -> None:
         clock = self._clock
@@ -282,6 +295,8 @@ class Engine:
             state.d[at.OLD_EXCEPTION // 4] = 0xFFFFFFFF
             error_code = state.d[at.ERROR_CODE // 4]
             if number < 0x100:
+                if self.debug.active:
+                    self.debug.event()
                 self._machine.counters.faults += 1
                 if state.d[at.IS_INT // 4]:
                     # Left set, the engine would move RIP behind this INT again at the next intercept.
@@ -314,6 +329,8 @@ class Engine:
             self._take_kick()
             self.leave()
             return
+        if self.debug.active:
+            self.debug.event()
         self._tick()
         stepping = self._state.q[at.EFLAGS // 8] & FLAG_TF
         if self.intercepts.exit(code, info):
@@ -323,7 +340,7 @@ class Engine:
         if code == EXIT_HLT:
             self.intercepts.skip()
             self._halted = self._watch.rested = True
-            self._stop()
+            self.stop()
         elif code == EXIT_SHUTDOWN:
             self._machine.end(result.FAULT, f"triple fault at rip {self.cpu.rip:#x}")
         else:
@@ -332,6 +349,8 @@ class Engine:
     def _on_invalid(self, _handle: int, _user: int) -> bool:
         try:
             self._state.d[at.OLD_EXCEPTION // 4] = 0xFFFFFFFF
+            if self.debug.active:
+                self.debug.event()
             self.intercepts.unknown_opcode()
         except GuestFault as fault:
             self._machine.counters.faults += 1
@@ -369,6 +388,23 @@ class Engine:
         found = self._linear.look(linear)
         return None if found is None else found[1]
 
+    def peek(self, linear: int, size: int) -> bytes:
+        """Up to ``size`` bytes at a linear address, as the guest's loads get them, without a trace in the guest.
+
+        Fewer where the rest is not mapped, or is no memory.
+        """
+        return self._linear.peek(linear, size)
+
+    def go_to(self, rip: int) -> None:
+        """Have the CPU go on at ``rip``, which a halted one does not do for a new RIP alone."""
+        self.cpu.set("rip", rip)
+        self._halted = False
+
+    def poke(self, linear: int, data: bytes) -> bool:
+        """Store ``data`` at a linear address as the guest's stores would, but into ROM too and without a trace in its
+        page tables.  False, and nothing is stored, where a part is not mapped or is no memory."""
+        return self._linear.poke(linear, data)
+
     @property
     def page_walk(self) -> str:
         """Which of the two page walks serves the guest, ``compiled`` or ``python``."""
@@ -382,9 +418,10 @@ class Engine:
     def _written(self, gpa: int, size: int) -> None:
         """Memory changed behind the engine's back: forget translated code that came from there."""
         if self._fills.holds_code(gpa, size):
-            self.defer(self._drop_code)
+            self.defer(self.drop_code)
 
-    def _drop_code(self) -> None:
+    def drop_code(self) -> None:
+        """Forget all translated code; outside of the engine only."""
         library.control(self._handle, library.CTL_TB_FLUSH)
         self._fills.code_is_dropped()
 
@@ -400,7 +437,8 @@ class Engine:
             raise SnapshotError("the guest is in the middle of an instruction, expected one that stands still")
         while self._deferred:
             self._deferred.pop(0)()
-        self._drop_code()
+        self.drop_code()
+        self.debug.rest()
         self.bind_translation()
         self._fills.rest()
 
@@ -418,6 +456,7 @@ class Engine:
         """Put back what `save` gave, once memory is there; KeyError, TypeError or ValueError for anything else."""
         self._deferred.clear()
         self._failure = None
+        self.debug.cancel_step()
         load_registers(self.cpu, state["registers"])
         self.intercepts.load(state["own"])
         self._halted = bool(state["halted"])

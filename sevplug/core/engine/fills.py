@@ -1,8 +1,8 @@
 """The engine's TLB-miss callback: a page walk, and what the engine may do with the page it finds.
 
 This is the hot path of the whole emulator.  The rules that are not in the page tables come from the engine
-(measured, see docs/engine.md): a translation that is executable makes every store through it slow, so a page is
-handed out executable only once it was ever fetched from, and from then on always.
+(measured, see docs/explanation/engine.md): a translation that is executable makes every store through it slow, so a
+page is handed out executable only once it was ever fetched from, and from then on always.
 """
 
 from __future__ import annotations
@@ -50,6 +50,10 @@ def _no_walk(*_arguments: object) -> int:
     raise AssertionError("a walk before the translation is bound, or after the end")
 
 
+def _no_store(_gpa: int, _value: int) -> None:
+    """A debugger's walk sets no bits."""
+
+
 class Fills:
     """The callback's state: the bound walker, what is known of pages, and the last fault."""
 
@@ -72,6 +76,7 @@ class Fills:
         self._local_pages: set[int] = set()
         self._places = CodePlaces()
         self._walk: Walk = _no_walk
+        self._quiet_walk: Walk = _no_walk
         self._slots: dict[int, tuple[memoryview, memoryview]] = {}
         self._low = machine.memory.ranges[0]
         self._low_size = self._low.size
@@ -152,6 +157,12 @@ class Fills:
             else:
                 self._compiled.unbind()
 
+        def peek(size: int) -> Callable[[int], int]:
+            return lambda gpa: int.from_bytes(memory.read(gpa, size, private=True, dma=False), "little")
+
+        quiet = PageWalker(peek(8), _no_store, peek(4), _no_store, physical_bits, mask, translate)
+        self._quiet_walk = quiet.walk
+
     def _look_at_table(self, gpa: int) -> None:
         """A table is read that is not in private form: that may be a surprise."""
         entry = self._machine.memory.find(gpa)
@@ -160,7 +171,7 @@ class Fills:
 
     def unbind(self) -> None:
         """Let go of the memory's buffers."""
-        self._walk = _no_walk
+        self._walk = self._quiet_walk = _no_walk
         if self._compiled is not None:
             self._compiled.close()
 
@@ -184,6 +195,11 @@ class Fills:
         """A walk with the CPU's present control registers; see `PageWalker.walk` for the result."""
         q = self._q
         return self._walk(address, access, q[_CR0], q[_CR3], q[_CR4], q[_EFER], bool(q[_EFLAGS] & RFLAGS_AC))
+
+    def look(self, address: int) -> int:
+        """Where a supervisor's read of ``address`` goes, for a debugger: no rights matter, nothing is written."""
+        q = self._q
+        return self._quiet_walk(address, Access.READ, q[_CR0], q[_CR3], q[_CR4], q[_EFER], True)
 
     def code_page(self, address: int) -> int | None:
         """The guest-physical page of the code that runs at linear ``address``; None: it takes a walk to say."""

@@ -1,7 +1,7 @@
 """Instructions that a hypervisor would trap, and who answers them.
 
-The engine runs the guest in its own SVM guest mode (see docs/engine.md), so an intercepted instruction does not
-execute: the engine reports the exit code of the APM (volume 2, appendix C) with RIP at the instruction.
+The engine runs the guest in its own SVM guest mode (see docs/explanation/engine.md), so an intercepted instruction does
+not execute: the engine reports the exit code of the APM (volume 2, appendix C) with RIP at the instruction.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ state is a plain structure, so it is read and written in place.  The offsets bel
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Callable
 from ctypes import c_uint32, c_uint64, c_void_p
 
 from sevplug.core.engine import library
@@ -20,8 +21,12 @@ UC_NO_EXIT_REQUEST, UC_INIT_DONE = 0x7F2, 0x7F3  # one byte each
 # In CPUState.
 CPU_SIZE = 0xB000
 CPU_INTERRUPT_REQUEST = 0x1C
+CPU_SINGLE_STEP = 0x20
 CPU_ICOUNT_POINTER = 0x130
+CPU_HANDLE, CPU_CLASS = 0x81A8, 0x81B0
 ENV = 0x8A50
+# In CPUClass.
+CLASS_DEBUG_HANDLER = 0x78
 # In CPUX86State, as byte offsets; registers come in the encoding's order (rax, rcx, rdx, rbx, rsp, …).
 EIP = 0x80
 EFLAGS = 0x88
@@ -66,6 +71,7 @@ HF_OSFXSR = 1 << 22
 HF_IOBPT = 1 << 24
 CC_OP_EFLAGS = 1
 MXCSR_RESET = 0x1F80
+BREAKPOINT_OF_DEBUGGER = 0x10  # QEMU's BP_GDB
 FEATURE_SVM = 1 << 2
 FEATURE_RDRAND = 1 << 30
 
@@ -114,6 +120,7 @@ class CpuState:
             raise _unknown("no CPU")
         self.cpu_address = cpu
         self.env_address = cpu + ENV
+        self._class_address = c_uint64.from_address(cpu + CPU_CLASS).value
         self.cpu = memoryview((ctypes.c_uint8 * CPU_SIZE).from_address(cpu)).cast("B")
         self.q = memoryview((c_uint64 * (0x2000 // 8)).from_address(cpu + ENV)).cast("B").cast("Q")
         self.d = memoryview((c_uint32 * (0x2000 // 4)).from_address(cpu + ENV)).cast("B").cast("I")
@@ -149,10 +156,42 @@ class CpuState:
         lib.helper_fninit_x86_64(c_void_p(self.env_address))
         lib.helper_ldmxcsr_x86_64(c_void_p(self.env_address), MXCSR_RESET)
 
+    # -- breakpoints and steps ---------------------------------------------------------------------------------------
+
+    @property
+    def single_step(self) -> bool:
+        """Whether the engine translates for its single-step mode; translated code must be dropped after a change."""
+        return self.cpu[CPU_SINGLE_STEP] != 0
+
+    @single_step.setter
+    def single_step(self, on: bool) -> None:
+        self.cpu[CPU_SINGLE_STEP] = on
+
+    def insert_breakpoint(self, address: int) -> None:
+        """Have the engine leave with its debug exception in front of the instruction at linear ``address``."""
+        library.load().cpu_breakpoint_insert_x86_64(self.cpu_address, address, BREAKPOINT_OF_DEBUGGER, None)
+
+    def remove_breakpoint(self, address: int) -> None:
+        """Undo `insert_breakpoint`."""
+        library.load().cpu_breakpoint_remove_x86_64(self.cpu_address, address, BREAKPOINT_OF_DEBUGGER)
+
+    def replace_debug_handler(self, handler: Callable[[], None]) -> None:
+        """Have the engine call ``handler`` when it leaves with its debug exception; it must raise nothing."""
+        self._debug_handler = library.DEBUG_CALLBACK(lambda _cpu: handler())
+        address = ctypes.cast(self._debug_handler, c_void_p).value
+        c_uint64.from_address(self._class_address + CLASS_DEBUG_HANDLER).value = address or 0
+
     def _check(self, handle: int) -> None:
         """Compare what a fresh CPU must hold with what the table finds."""
         if self.q[ENV_HANDLE // 8] != handle:
             raise _unknown("the CPU state does not point back to its handle")
+        if c_uint64.from_address(self.cpu_address + CPU_HANDLE).value != handle:
+            raise _unknown("the CPU does not point back to its handle")
+        ours = ctypes.cast(library.load().breakpoint_handler_x86_64, c_void_p).value
+        if c_uint64.from_address(self._class_address + CLASS_DEBUG_HANDLER).value != ours:
+            raise _unknown("the handler of debug exceptions is not where it was expected")
+        if self.cpu[CPU_SINGLE_STEP]:
+            raise _unknown("a new CPU is in single-step mode")
         for what, offset, value in (("no_exit_request", UC_NO_EXIT_REQUEST, 0), ("init_done", UC_INIT_DONE, 1)):
             byte = ctypes.c_uint8.from_address(handle + offset).value
             if byte != value:

@@ -30,7 +30,10 @@ MEM_READ = 16
 MEM_WRITE = 17
 MEM_FETCH = 18
 CPU_EPYC = 35
-REG_RFLAGS, REG_MSR = 253, 248
+REG_RFLAGS = 253
+REG_ST0, REG_XMM0 = 114, 122  # the others follow
+REG_FPSW, REG_FPCW, REG_FPTAG, REG_MXCSR = 31, 246, 247, 249
+REG_MSR = 248
 PROT_READ, PROT_WRITE, PROT_EXEC = 1, 2, 4
 ERR_EXCEPTION = 21
 # uc_ctl requests: direction << 30 | arguments << 26 | what.
@@ -47,6 +50,7 @@ INVALID_CALLBACK = CFUNCTYPE(c_bool, c_void_p, c_void_p)
 IN_CALLBACK = CFUNCTYPE(c_uint32, c_void_p, c_uint32, c_int, c_void_p)
 OUT_CALLBACK = CFUNCTYPE(None, c_void_p, c_uint32, c_int, c_uint32, c_void_p)
 INSN_CALLBACK = CFUNCTYPE(None, c_void_p, c_void_p)
+DEBUG_CALLBACK = CFUNCTYPE(None, c_void_p)
 FILL_CALLBACK = CFUNCTYPE(c_bool, c_void_p, c_uint64, c_int, c_void_p, c_void_p)
 MMIO_READ_CALLBACK = CFUNCTYPE(c_uint64, c_void_p, c_uint64, c_uint32, c_void_p)
 MMIO_WRITE_CALLBACK = CFUNCTYPE(None, c_void_p, c_uint64, c_uint32, c_uint64, c_void_p)
@@ -80,6 +84,9 @@ def load() -> ctypes.CDLL:
             ("cpu_x86_update_cr0_x86_64", None, [c_void_p, c_uint32]),
             ("cpu_x86_update_cr4_x86_64", None, [c_void_p, c_uint32]),
             ("cpu_x86_update_dr7_x86_64", None, [c_void_p, c_uint32]),
+            ("cpu_breakpoint_insert_x86_64", c_int, [c_void_p, c_uint64, c_int, c_void_p]),
+            ("cpu_breakpoint_remove_x86_64", c_int, [c_void_p, c_uint64, c_int]),
+            ("breakpoint_handler_x86_64", None, [c_void_p]),
             ("helper_fninit_x86_64", None, [c_void_p]),
             ("helper_fldcw_x86_64", None, [c_void_p, c_uint32]),
             ("helper_ldmxcsr_x86_64", None, [c_void_p, c_uint32]),

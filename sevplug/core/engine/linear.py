@@ -5,6 +5,8 @@ These accesses are the processor's own, so they have supervisor rights whatever 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from sevplug.core.engine import internals as at
 from sevplug.core.engine.fills import Fills
 from sevplug.core.engine.vcpu import EngineCpu
@@ -60,21 +62,60 @@ class LinearMemory:
             self._memory.write_as_cpu(gpa, piece, private=private)
 
     def look(self, address: int) -> tuple[int, bool] | None:
-        """Where a read of ``address`` goes and whether it is private, for a debugger; None where nothing is mapped."""
-        found = self._fills.walk(address, Access.READ)
+        """Where a read of ``address`` goes and whether it is private, for a debugger; None where nothing is mapped.
+
+        Rights do not matter, and the guest's page tables stay as they are.
+        """
+        long_mode = self._cpu.state.d[at.HFLAGS // 4] & at.HF_LMA
+        if not _is_canonical(address) if long_mode else address >> 32:
+            return None
+        found = self._fills.look(address)
         return None if found < 0 else _place(found, address)
+
+    def peek(self, address: int, size: int) -> bytes:
+        """See `Engine.peek`."""
+        parts = []
+        for gpa, private, count in self._looked_at(address, size):
+            parts.append(self._memory.read(gpa, count, private=private, dma=False))
+        return b"".join(parts)
+
+    def poke(self, address: int, data: bytes) -> bool:
+        """See `Engine.poke`."""
+        places = list(self._looked_at(address, len(data)))
+        if sum(count for _gpa, _private, count in places) != len(data):
+            return False
+        done = 0
+        for gpa, private, count in places:
+            self._memory.patch(gpa, data[done : done + count], private=private)
+            done += count
+        return True
+
+    def _looked_at(self, address: int, size: int) -> Iterator[tuple[int, bool, int]]:
+        """(guest-physical address, whether private, bytes) of each piece of memory, up to the first that is none."""
+        end = address + size
+        while address < end:
+            count = min(end - address, PAGE_SIZE - (address & 0xFFF))
+            place = self.look(address & 0xFFFF_FFFF_FFFF_FFFF)
+            if place is None or not self._memory.holds(place[0], count):
+                return
+            yield *place, count
+            address += count
 
     def _physical(self, address: int, access: int) -> tuple[int, bool]:
         """The guest-physical address, and whether the access is private."""
         if self._cpu.state.d[at.HFLAGS // 4] & at.HF_LMA:
             address &= 0xFFFF_FFFF_FFFF_FFFF
-            if address + 0x8000_0000_0000 & 0xFFFF_0000_0000_0000:
-                raise GuestFault(PROTECTION, 0)  # not canonical
+            if not _is_canonical(address):
+                raise GuestFault(PROTECTION, 0)
         found = self._fills.walk(address, access)
         if found < 0:
             self._cpu.set("cr2", address)
             raise GuestFault(PAGE_FAULT, ~found)
         return _place(found, address)
+
+
+def _is_canonical(address: int) -> bool:
+    return not address + 0x8000_0000_0000 & 0xFFFF_0000_0000_0000
 
 
 def _place(found: int, address: int) -> tuple[int, bool]:

@@ -8,7 +8,7 @@ from ctypes import c_uint32, c_uint64, c_void_p
 from typing import TYPE_CHECKING
 
 from sevplug.core.engine import internals as at
-from sevplug.core.engine import library
+from sevplug.core.engine import library, media
 from sevplug.core.engine.internals import CpuState
 from sevplug.core.vcpu import CpuidRegisters
 
@@ -72,6 +72,8 @@ class EngineCpu:
             # Only the engine can compute the arithmetic flags it has put off.
             library.load().uc_reg_read(self.handle, library.REG_RFLAGS, self._flags_pointer)
             return self._flags.value
+        if register in media.REGISTERS:
+            return media.read(self.handle, register)
         raise KeyError(f"no register {register!r}")
 
     def set(self, register: str, value: int) -> None:
@@ -93,6 +95,8 @@ class EngineCpu:
         elif register == "efer":
             state.q[at.EFER // 8] = value
             self.flush_translations()
+        elif register in media.REGISTERS:
+            media.write(self.handle, register, value)
         else:
             raise KeyError(f"no register {register!r}")
 

@@ -17,12 +17,12 @@ if TYPE_CHECKING:
     from sevplug.core.machine import Machine
 
 ROLES: Final = ("firmware", "variables", "kernel", "initrd")
-# Hooks by which a plug-in changes what a guest sees; who has none of them only looks on.
+# Hooks by which a plug-in changes what a guest sees from now on; who has none of them looks on, or has built what is
+# compared by itself: devices and ranges of memory.
 _SHAPING: Final = frozenset(
     {
-        "add_devices", "add_launch_regions", "vcpu_init", "address_rule", "cpuid", "rdmsr", "wrmsr", "translate",
-        "intercept", "unknown_opcode", "memory_cipher", "launch_start", "launch_update", "launch_measure",
-        "launch_secret", "finish",
+        "vcpu_init", "address_rule", "cpuid", "rdmsr", "wrmsr", "translate", "intercept", "unknown_opcode",
+        "memory_cipher", "launch_start", "launch_secret", "finish",
     }
 )  # fmt: skip
 # What a user calls the fields of a configuration.

@@ -61,9 +61,6 @@ def put_back(machine: Machine, snapshot: Snapshot) -> None:
     try:
         state = snapshot.state
         loads = dict(_implementations(machine, _LOAD))
-        what = "the plug-ins"
-        if set(state["plugins"]) != {name for name, _call in _implementations(machine, _SAVE)}:
-            raise SnapshotError(f"{where}: other plug-ins have saved their state than are on")
         what = "memory"
         for entry, forms in zip(machine.memory.ranges, state["memory"], strict=True):
             if (entry.forms is None) != (forms is None):

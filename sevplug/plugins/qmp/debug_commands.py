@@ -15,7 +15,8 @@ import attrs
 from sevplug.plugins.qmp.arguments import INTEGER, STRING, UINT64, Argument
 from sevplug.plugins.qmp.errors import QmpError
 from sevplug.plugins.qmp.registry import Command
-from sevplug.plugins.qmp.sev_commands import decoded, firmware_error, launch_of
+from sevplug.plugins.qmp.sev_commands import firmware_error, launch_of
+from sevplug.sevapi.encodings import decode_base64
 from sevplug.sevapi.policy import PolicyBit
 from sevplug.sevapi.status import Status
 
@@ -46,7 +47,7 @@ def _debug_read(machine: Machine, arguments: Mapping[str, Any]) -> dict[str, str
 
 
 def _debug_write(machine: Machine, arguments: Mapping[str, Any]) -> None:
-    data = decoded(arguments["data"])
+    data = decode_base64(arguments["data"])
     if data is None:
         raise QmpError("Parameter 'data' expects base64")
     _check(machine, "DBG_ENCRYPT", arguments["gpa"], len(data))

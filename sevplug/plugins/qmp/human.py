@@ -89,9 +89,9 @@ _LINES = (
 _BY_NAME = {name: line for line in _LINES for name in (line.name, line.short) if name}
 
 
-def _human_monitor_command(machine: Machine, arguments: Mapping[str, Any]) -> str:
-    check_cpu_index(machine, arguments)
-    words = arguments["command-line"].split()
+def run_line(machine: Machine, text: str) -> str:
+    """What the monitor prints for the command line ``text``; a command that fails says so."""
+    words = text.split()
     if not words:
         return ""
     # "info" takes an item of its own, and may stand alone.
@@ -99,15 +99,18 @@ def _human_monitor_command(machine: Machine, arguments: Mapping[str, Any]) -> st
     name = " ".join(words[:length])
     line = _BY_NAME.get(name)
     if line is None:
-        text = f"unknown command: '{name}'\n"
-    elif len(words) > length:
-        text = f"{name}: extraneous characters at the end of line\n"
-    else:
-        try:
-            text = line.run(machine) or ""
-        except (QmpError, SevplugError) as error:
-            text = f"Error: {error}\n"
-    return text.replace("\n", "\r\n")
+        return f"unknown command: '{name}'\n"
+    if len(words) > length:
+        return f"{name}: extraneous characters at the end of line\n"
+    try:
+        return line.run(machine) or ""
+    except (QmpError, SevplugError) as error:
+        return f"Error: {error}\n"
+
+
+def _human_monitor_command(machine: Machine, arguments: Mapping[str, Any]) -> str:
+    check_cpu_index(machine, arguments)
+    return run_line(machine, arguments["command-line"]).replace("\n", "\r\n")
 
 
 COMMANDS = (

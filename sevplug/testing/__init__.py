@@ -1,0 +1,54 @@
+"""Guests in tests: what the fixtures of `sevplug.testing.plugin` hand out, for annotations and for use without them.
+
+pytest loads the fixtures by its entry point wherever sevplug is installed.  So nothing here is imported before it is
+used, and a test run that uses none pays nothing.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sevplug.board.console import ConsoleError
+    from sevplug.testing.embedded import EmbeddedGuest
+    from sevplug.testing.factories import MachineFactory, PausedMachineFactory
+    from sevplug.testing.guest import Guest
+    from sevplug.testing.images import ImageFinder
+    from sevplug.testing.owner import Owner
+    from sevplug.testing.paused import PausedGuest
+    from sevplug.testing.platform import Platform
+    from sevplug.testing.settings import Settings
+
+__all__ = [
+    "ConsoleError",
+    "EmbeddedGuest",
+    "Guest",
+    "ImageFinder",
+    "MachineFactory",
+    "Owner",
+    "PausedGuest",
+    "PausedMachineFactory",
+    "Platform",
+    "Settings",
+]
+
+_HOMES = {
+    "ConsoleError": "sevplug.board.console",
+    "EmbeddedGuest": "sevplug.testing.embedded",
+    "Guest": "sevplug.testing.guest",
+    "ImageFinder": "sevplug.testing.images",
+    "MachineFactory": "sevplug.testing.factories",
+    "Owner": "sevplug.testing.owner",
+    "PausedGuest": "sevplug.testing.paused",
+    "PausedMachineFactory": "sevplug.testing.factories",
+    "Platform": "sevplug.testing.platform",
+    "Settings": "sevplug.testing.settings",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        import importlib
+
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'sevplug.testing' has no attribute {name!r}")
