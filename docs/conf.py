@@ -40,6 +40,9 @@ nitpick_ignore_regex = [
     ("py:.*", r"(?!sevplug\.).*"),
     ("py:.*", r"sevplug\.(board|cli|plugins|core\.engine)\b.*"),
     ("py:.*", r"sevplug\.core\.control\.T"),
+    ("py:.*", r"sevplug\.testing\.\w+\.(T|_Factory)"),
+    # Each is documented in the module that it is from.
+    ("py:.*", r"sevplug\.testing\.[A-Z]\w+"),
 ]
 
 autodoc_member_order = "bysource"

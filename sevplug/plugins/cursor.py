@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-_SEQUENCE: Final = re.compile(rb"\x1b\[([0-?]*)[ -/]*([@-~])|\x1b([^\[\]PX^_])")
+_SEQUENCE: Final = re.compile(rb"\x1b\[([0-?]*)[ -/]*([@-~])|\x1b([^\[\]PX^_\x1b])")
 # The start of a sequence whose rest has not come, at the end of a piece.
 _UNFINISHED: Final = re.compile(rb"\x1b(\[[0-?]*[ -/]*)?$")
 # Final bytes of sequences that leave cursor and text where they are: colours, modes, window operations.

@@ -58,7 +58,7 @@ def panicking(folder: Path) -> str:
 
 
 def documented() -> set[str]:
-    table = (ROOT / "docs" / "events.md").read_text().split("## Phases")[0]
+    table = (ROOT / "docs" / "reference" / "events.md").read_text().split("## Phases")[0]
     return set(re.findall(r"`([a-z]+(?:\.[a-z]+)?)`", "\n".join(re.findall(r"^\| (`.*?) \|", table, re.MULTILINE))))
 
 
@@ -168,7 +168,8 @@ def test_a_plugin_that_fails(tmp_path: Path) -> None:
     status, told = run_apart("run", "-P", "foreign", *JSON, **foreign(tmp_path, "raise RuntimeError('in\\ntwo lines')"))
     assert status == 2
     assert told[-1]["text"] == (
-        "plug-in 'foreign' from foreign-dist 2.5 failed (RuntimeError: in two lines); leave it out with -P no:foreign"
+        "plug-in 'foreign' from foreign-dist 2.5 failed in machine_init (RuntimeError: in two lines, "
+        "foreign_plugin.py:7); leave it out with -P no:foreign"
     )
 
 

@@ -60,7 +60,7 @@ def plain(text: str) -> str:
 def test_commands_print_what_the_page_shows(inner_run: InnerRun, page: Page) -> None:
     assert len(page.runs) == 2
     for command, shown in page.runs:
-        program, *arguments = shlex.split(command)
+        program, *arguments = shlex.split(command.removesuffix(" || true"))
         assert program == "pytest"
         printed = plain(inner_run(None, *arguments)[1]) + "\n"
         assert shown in printed, printed
@@ -69,7 +69,7 @@ def test_commands_print_what_the_page_shows(inner_run: InnerRun, page: Page) -> 
 def test_every_other_file_of_the_page_passes(inner_run: InnerRun, page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("SEVPLUG_GUESTS", raising=False)
     monkeypatch.delenv("SEVPLUG_REQUIRE_REAL", raising=False)
-    run = {word for command, _shown in page.runs for word in shlex.split(command)}
+    run = {word for command, _shown in page.runs for word in shlex.split(command.removesuffix(" || true"))}
     others = sorted(name for name in page.files if name.startswith("test_") and name not in run)
     assert others == ["test_broker.py", "test_firmware.py", "test_plugin.py"]
     outcomes, text = inner_run(None, "-rs", *others)

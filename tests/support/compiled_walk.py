@@ -49,8 +49,8 @@ class CompiledWalk:
 class CompiledWalker:
     """A `PageWalker` whose walks are compiled.
 
-    ``entries`` are ``width`` bytes wide and lie below ``ram_size``.  What the twin leaves to Python goes to ``python``,
-    where there is one.
+    ``entries`` are ``width`` bytes wide; those below ``ram_size`` are there for it.  What the twin leaves to Python goes
+    to ``python``, where there is one.
     """
 
     def __init__(
@@ -69,10 +69,11 @@ class CompiledWalker:
     def walk(self, address: int, access: int, cr0: int, cr3: int, cr4: int, efer: int, ac: bool = False) -> int:
         """As `PageWalker.walk`."""
         width = self._width
-        for gpa, entry in self._entries.items():
-            self._ram[gpa : gpa + width] = entry.to_bytes(width, "little")
+        inside = [gpa for gpa in self._entries if gpa < len(self._ram)]
+        for gpa in inside:
+            self._ram[gpa : gpa + width] = self._entries[gpa].to_bytes(width, "little")
         found = self._walk.walk(address, access, cr0, cr3, cr4, efer, ac)
-        for gpa in self._entries:
+        for gpa in inside:
             self._entries[gpa] = int.from_bytes(self._ram[gpa : gpa + width], "little")
         if found == compiled.RARE and self._python is not None:
             return self._python.walk(address, access, cr0, cr3, cr4, efer, ac)

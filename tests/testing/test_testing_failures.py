@@ -161,7 +161,10 @@ def test_an_exception_on_the_machines_thread_is_raised_in_the_test(inner_run: In
     )
     assert outcomes == {"failed": 1, "passed": 1, "errors": 1}  # the second fails in its teardown
     assert (
-        text.count("E       sevplug.core.errors.PluginError: plug-in 'Raising' failed (RuntimeError: the plug-in") == 2
+        text.count(
+            "E       sevplug.core.errors.PluginError: plug-in 'Raising' failed in rdmsr (RuntimeError: the plug-in"
+        )
+        == 2
     )
     assert inner_run.all_ended()
 
@@ -237,7 +240,7 @@ def test_one_guest_that_cannot_be_ended_does_not_save_the_others(inner_run: Inne
         """,
     )
     assert outcomes == {"passed": 1, "errors": 1}
-    assert "plug-in 'Raising' failed (RuntimeError: not now)" in text
+    assert "plug-in 'Raising' failed in machine_close (RuntimeError: not now" in text
     assert inner_run.all_ended()
 
 
