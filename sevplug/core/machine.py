@@ -128,6 +128,11 @@ class Machine:
         """Breakpoints and single steps; at a breakpoint the machine is paused, with the status ``debug``."""
         return self.engine.debug
 
+    @property
+    def ended(self) -> End | None:
+        """Why the guest has ended, as far as the machine itself knows; None while it can go on."""
+        return self._end
+
     def take_objects(self, *types: str) -> list[ObjectSpec]:
         """Hand over the ``-object`` specifications of these types (hook ``machine_init`` only)."""
         taken = [spec for spec in self._objects if spec.type in types]
@@ -282,6 +287,9 @@ class Machine:
             if not self._paused:
                 self.resume()
             while self._end is None and not until():
+                if not self._paused:
+                    # A request may have put back a snapshot, and then the guest stands still.
+                    self.resume()
                 if self._paused and not self.debug.stepping:
                     self.control.serve(min(0.2, max(0.001, deadline - time.monotonic())))
                 elif self.engine.run():

@@ -6,6 +6,6 @@ configuration.  docs/design.md, "Snapshots", has the rules.
 
 from sevplug.core.snapshot.saved_state import SavedState
 from sevplug.core.snapshot.sealing import read_snapshot_key
-from sevplug.core.snapshot.snapshot import Snapshot
+from sevplug.core.snapshot.snapshot import Snapshot, needs_key
 
-__all__ = ["SavedState", "Snapshot", "read_snapshot_key"]
+__all__ = ["SavedState", "Snapshot", "needs_key", "read_snapshot_key"]

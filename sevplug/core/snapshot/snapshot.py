@@ -35,7 +35,7 @@ class Snapshot:
         `SnapshotError` when it is private and there is no key, or when the file cannot be written.
         """
         if self.private is not None and key is None:
-            raise SnapshotError(f"snapshot {path}: {self.private}, so it needs a key: expected --snapshot-key FILE")
+            raise SnapshotError(needs_key(path, self.private))
         state = copy.copy(self.state)
         state["memory"] = [copy.copy(forms) for forms in state["memory"]]
         states = [None if forms is None else bytearray(forms["states"]) for forms in state["memory"]]
@@ -78,6 +78,11 @@ class Snapshot:
         private = None if key is None else "it was under a key"
         image = MemoryImage(contents.file, contents.base, extents)
         return cls(identity, state, options, private, image, where)
+
+
+def needs_key(path: str, why: str) -> str:
+    """The refusal to write secrets in the clear."""
+    return f"snapshot {path}: {why}, so it needs a key: expected --snapshot-key FILE"
 
 
 def _whole(value: Any) -> int:
