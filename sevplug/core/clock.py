@@ -99,7 +99,7 @@ class Clock:
         return {"now": self.now, "sequence": self._sequence}
 
     def load(self, state: Mapping[str, Any]) -> None:
-        """The time is what `save` said, and no timer is armed: those who own one load it behind this."""
+        """The time is what `save` said, and stands still; no timer is armed: those who own one load it behind this."""
         now, sequence = int(state["now"]), int(state["sequence"])
         for _deadline, _sequence, _generation, timer in self._queue:
             timer.deadline = None
@@ -157,10 +157,9 @@ class HostClock(Clock):
         return self._elapsed() >= self.next_deadline
 
     def _set(self, now: int) -> None:
-        # The time in which nothing ran has not passed.
-        moment = time.monotonic_ns()
-        self._origin, self.now = moment - now, now
-        self._standing = None if self._standing is None else moment
+        # The time in which nothing ran has not passed, nor will any before the guest runs.
+        self._standing = time.monotonic_ns()
+        self._origin, self.now = self._standing - now, now
 
     def catch_up(self) -> None:
         self.now = self._elapsed()

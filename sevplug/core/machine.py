@@ -445,7 +445,6 @@ class Machine:
         self._paused = self.config.paused
         self._launched = True
         self._end = None
-        self.clock.stand_still()
 
     # -- end -----------------------------------------------------------------------------------------------------
 

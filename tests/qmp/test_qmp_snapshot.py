@@ -56,7 +56,9 @@ def test_the_key_of_the_command_line_is_used_and_none_goes_over_the_socket(tmp_p
 def test_without_a_key_an_encrypted_guest_is_refused_and_runs_on(tmp_path: Path) -> None:
     target = tmp_path / "guest.snapshot"
     with (
-        real_machine(f"unix:{tmp_path}/q", SevPlugin(), boot=spinning_guest(), memory=MIB, objects=(SEV,), paused=False),
+        real_machine(
+            f"unix:{tmp_path}/q", SevPlugin(), boot=spinning_guest(), memory=MIB, objects=(SEV,), paused=False
+        ),
         Client(tmp_path / "q").negotiate() as client,
     ):
         says = client.refusal("sevplug-snapshot-save", path=str(target))
