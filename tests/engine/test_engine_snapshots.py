@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 from typing import Any
 
 import pytest
@@ -11,28 +10,17 @@ from guests import long64
 from interrupting import TestInterruptsPlugin
 from long_guest import PAGES, long_guest, remap
 from machines import machine_with
-from snapshots import Outcome, finish, outcome, run_to
+from snapshots import Outcome, differences, finish, outcome, raw_state, run_to
 
 from sevplug.core.clock import Timer
 from sevplug.core.config import ObjectSpec
-from sevplug.core.engine import internals as at
 from sevplug.core.errors import SnapshotError
-from sevplug.core.machine import Machine
 from sevplug.plugins.sev import SevPlugin
 
 SEV = ObjectSpec("sev-emulated", "sev0", {"cbitpos": "47", "reduced-phys-bits": "1"})
 MARK, AGAIN = 0x51, 0x52
 # The block of code runs to its end behind the OUT, so a jump ends it.
 MARKED = f"mov al, {MARK:#x}; out 0x80, al; .byte 0xeb, 0;"
-
-# Of the engine's state, up to where a reset clears it: what is derived, put off, or left over between instructions.
-DERIVED = {
-    "arithmetic flags, put off": range(at.CC_SRC - 8, at.CC_OP + 4),
-    "how the x87 unit and SSE round": range(at.FPDP + 8, at.MXCSR),
-    "temporary registers": range(at.XMM + 32 * at.XMM_SIZE, at.XMM + 33 * at.XMM_SIZE + 8),
-    "an exception's error code and kind, and where it returns to": range(at.ERROR_CODE, at.DR0),
-    "pointers to breakpoints": range(at.DR7 + 8, at.OLD_EXCEPTION),
-}
 
 # A guest that sets whatever a CPU holds.
 EVERYTHING = f"""
@@ -76,22 +64,6 @@ DESTROYED = f"""
     xor edx, edx; mov ecx, 0x277; wrmsr; mov ecx, 0x201; wrmsr; mov ecx, 0x10; wrmsr
     mov al, {AGAIN:#x}; out 0x80, al; .byte 0xeb, 0
 """
-
-
-def raw_state(machine: Machine) -> bytes:
-    """The engine's structure, without what is derived."""
-    state = bytearray(ctypes.string_at(machine.engine.cpu.state.env_address, at.END_OF_RESET))
-    for places in DERIVED.values():
-        state[places.start : places.stop] = bytes(len(places))
-    return bytes(state)
-
-
-def differences(first: bytes, second: bytes) -> list[str]:
-    return [
-        f"{offset:#x}"
-        for offset in range(0, len(first), 8)
-        if first[offset : offset + 8] != second[offset : offset + 8]
-    ]
 
 
 def test_the_whole_state_of_the_cpu_comes_back() -> None:

@@ -2,13 +2,31 @@
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 from typing import Any
 
 import attrs
 from machines import REGISTERS, TestBoardPlugin
 
+from sevplug.core.engine import internals as at
 from sevplug.core.machine import Machine
+
+# Of the engine's state, up to where a reset clears it: what is derived, put off, or left over between instructions.
+DERIVED = {
+    "arithmetic flags, put off": range(at.CC_SRC - 8, at.CC_OP + 4),
+    "how the x87 unit and SSE round": range(at.FPDP + 8, at.MXCSR),
+    # No instruction reads them; the engine copies what happens to lie on its stack there.
+    **{
+        f"the upper halves of xmm{number}": range(
+            at.XMM + at.XMM_SIZE * number + 16, at.XMM + at.XMM_SIZE * (number + 1)
+        )
+        for number in range(32)
+    },
+    "temporary registers": range(at.XMM + 32 * at.XMM_SIZE, at.XMM + 33 * at.XMM_SIZE + 8),
+    "an exception's error code and kind, and where it returns to": range(at.ERROR_CODE, at.DR0),
+    "pointers to breakpoints": range(at.DR7 + 8, at.OLD_EXCEPTION),
+}
 
 
 @attrs.frozen
@@ -73,3 +91,19 @@ def plain_attributes(thing: object) -> dict[str, Any]:
     slots = {name: getattr(thing, name) for name in getattr(type(thing), "__slots__", ()) if hasattr(thing, name)}
     held = {**slots, **getattr(thing, "__dict__", {})}
     return {name: value for name, value in held.items() if plain(value)}
+
+
+def raw_state(machine: Machine) -> bytes:
+    """The engine's structure, without what is derived."""
+    state = bytearray(ctypes.string_at(machine.engine.cpu.state.env_address, at.END_OF_RESET))
+    for places in DERIVED.values():
+        state[places.start : places.stop] = bytes(len(places))
+    return bytes(state)
+
+
+def differences(first: bytes, second: bytes) -> list[str]:
+    return [
+        f"{offset:#x}"
+        for offset in range(0, len(first), 8)
+        if first[offset : offset + 8] != second[offset : offset + 8]
+    ]
