@@ -18,6 +18,7 @@ from sevplug.core.errors import ConfigError, SevplugError
 from sevplug.core.machine import Machine
 from sevplug.core.result import QUIT, TIMEOUT, RunResult
 from sevplug.core.signals import Interrupted, ended_by_signals
+from sevplug.core.snapshot import Snapshot
 
 T = TypeVar("T")
 # Wall seconds that a machine in another thread gets to end.
@@ -92,6 +93,15 @@ class Guest:
     def call(self, function: Callable[[Machine], T]) -> T:
         """What ``function`` returns of the machine; here the same as calling it."""
         return function(self.machine)
+
+    def snapshot(self) -> Snapshot:
+        """The guest at this moment; `Machine.snapshot` says when there is none."""
+        return self.machine.snapshot()
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """Go back to ``snapshot``, whatever has become of the guest since: what it said since was not said."""
+        self.machine.restore(snapshot)
+        self._result, self._explained = None, False
 
     def close(self) -> None:
         """End the guest and give everything back, whoever runs it; harmless when called again."""
