@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from sevplug.core.launch import Launch, LaunchMeasurement, LaunchRequest, LaunchSecret
     from sevplug.core.machine import Machine
     from sevplug.core.result import End
-    from sevplug.core.snapshot import SavedState
+    from sevplug.core.snapshot.saved_state import SavedState
     from sevplug.core.vcpu import CpuidRegisters, VCpu
     from sevplug.core.views import PageCipher, PageEvent
 
