@@ -199,14 +199,13 @@ def test_another_disk_is_refused_and_a_touched_one_is_looked_at(image: str, tmp_
 @pytest.mark.parametrize("value", [None, -1, "x", [], {}, b"", [1], [[1]]])
 def test_a_state_that_is_none_is_refused_by_what_can_be_expected(image: str, value: Any) -> None:
     """Each value of each device's state is replaced; whatever comes is one of the errors that are one line."""
-    states = saved(board_with_disk(image))
+    machine = board_with_disk(image)
+    states = saved(machine)
     for number, state in enumerate(states):
+        device: Device = machine.devices[number]
         for key in state:
             if state[key] == value:
                 continue
-            machine = board_with_disk(image)
-            device: Device = machine.devices[number]
-            machine.clock.load(machine.clock.save())
             try:
                 device.load({**state, key: value})
             except (KeyError, TypeError, ValueError, IndexError, AttributeError, SnapshotError):

@@ -6,6 +6,7 @@ finds different after a restore, and is not in the list `DERIVED` there, is miss
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from ctypes import c_void_p
 from typing import Any, Final
 
@@ -29,6 +30,13 @@ _MSRS: Final = (
     0xC0000102, msrs.TSC_AUX,  # kernel GS base
 )  # fmt: skip
 _XMM_COUNT, _XMM_BYTES = 16, 16
+# How many bits a number has, and how many bytes the rest.
+_WIDTHS: Final = {
+    **dict.fromkeys((*_NAMES, *_QUADS, "rflags"), 64), "dr7": 32, "mode": 32, "fpu_top": 3, "fpu_status": 16,
+    "fpu_control": 16, "mxcsr": 32,
+}  # fmt: skip
+_SEGMENT_WIDTHS: Final = (16, 64, 32, 32)
+_SIZES: Final = {"fpu_tags": 8, "fpu_registers": 128, "fpu_last": 6, "xmm": _XMM_COUNT * _XMM_BYTES}
 # Mode bits that a guest can have here: all of QEMU's but system management mode and MPX, which are not there.
 _HFLAGS_KNOWN: Final = (1 << 25) - 1 & ~(1 << 19)
 
@@ -59,7 +67,7 @@ def save_registers(cpu: EngineCpu) -> dict[str, Any]:
     }
 
 
-def load_registers(cpu: EngineCpu, saved: dict[str, Any]) -> None:
+def load_registers(cpu: EngineCpu, saved: Mapping[str, Any]) -> None:
     """Put back what `save_registers` gave, into a CPU that does not run; translations are forgotten.
 
     KeyError, TypeError or ValueError for what no guest's CPU holds.
@@ -68,40 +76,56 @@ def load_registers(cpu: EngineCpu, saved: dict[str, Any]) -> None:
     env = c_void_p(state.env_address)
     q, d = state.q, state.d
     raw = state.q.cast("B")
-    mode, top = saved["mode"], saved["fpu_top"]
-    if mode & ~_HFLAGS_KNOWN or not mode & at.HF_GUEST:
-        raise ValueError(f"mode bits {mode:#x}")
-    if not 0 <= top < 8:
-        raise ValueError(f"x87 stack top {top}")
-    segments = [saved["segments"][name] for name in SEGMENT_NAMES]
+    _check(saved)
     lib.cpu_x86_update_dr7_x86_64(env, 0)  # it frees the breakpoints
     for number, name in enumerate(_NAMES):
         q[number] = saved[name]
     for name, offset in _QUADS.items():
         q[offset // 8] = saved[name]
-    for number, (selector, base, limit, flags) in enumerate(segments):
-        cpu.set_segment(number, selector, base, limit, flags)
+    for number, name in enumerate(SEGMENT_NAMES):
+        cpu.set_segment(number, *saved["segments"][name])
     for index, value in saved["msrs"]:
-        if index not in _MSRS:
-            raise ValueError(f"MSR {index:#x}")
         library.write_msr(cpu.handle, index, value)
-    d[at.FPSTT // 4] = top
+    d[at.FPSTT // 4] = saved["fpu_top"]
     for offset, size, name in ((at.FPTAGS, 8, "tags"), (at.FPREGS, 128, "registers"), (at.FPOP, 6, "last")):
         raw[offset : offset + size] = saved[f"fpu_{name}"]
     raw[at.FPUS : at.FPUS + 2] = saved["fpu_status"].to_bytes(2, "little")
-    xmm = saved["xmm"]
-    if len(xmm) != _XMM_COUNT * _XMM_BYTES:
-        raise ValueError(f"{len(xmm)} bytes of XMM registers")
     for number, offset in enumerate(_xmm_offsets()):
-        raw[offset : offset + _XMM_BYTES] = xmm[number * _XMM_BYTES : (number + 1) * _XMM_BYTES]
+        raw[offset : offset + _XMM_BYTES] = saved["xmm"][number * _XMM_BYTES : (number + 1) * _XMM_BYTES]
     lib.helper_fldcw_x86_64(env, saved["fpu_control"])  # these two derive how the engine rounds
     lib.helper_ldmxcsr_x86_64(env, saved["mxcsr"])
-    lib.cpu_x86_update_dr7_x86_64(env, saved["dr7"] & 0xFFFF_FFFF)
+    lib.cpu_x86_update_dr7_x86_64(env, saved["dr7"])
     cpu.set("rflags", saved["rflags"])
-    d[at.HFLAGS // 4] = mode
+    d[at.HFLAGS // 4] = saved["mode"]
     d[at.OLD_EXCEPTION // 4] = 0xFFFFFFFF
     d[at.ERROR_CODE // 4] = d[at.IS_INT // 4] = 0
     cpu.flush_translations()
+
+
+def _check(saved: Mapping[str, Any]) -> None:
+    """KeyError, TypeError or ValueError for what cannot be put into the engine's structure without harm to it."""
+    for name, bits in _WIDTHS.items():
+        _number(name, saved[name], bits)
+    for name in SEGMENT_NAMES:
+        for value, bits in zip(saved["segments"][name], _SEGMENT_WIDTHS, strict=True):
+            _number(name, value, bits)
+    for index, value in saved["msrs"]:
+        if index not in _MSRS:
+            raise ValueError(f"MSR {index!r}")
+        _number("MSR", value, 64)
+    for name, size in _SIZES.items():
+        if type(saved[name]) is not bytes or len(saved[name]) != size:
+            raise ValueError(f"{name}: expected {size} bytes")
+    mode = saved["mode"]
+    if mode & ~_HFLAGS_KNOWN or not mode & at.HF_GUEST:
+        raise ValueError(f"mode bits {mode:#x}")
+
+
+def _number(name: str, value: Any, bits: int) -> None:
+    if type(value) is not int:
+        raise TypeError(f"{name}: a {type(value).__name__}")
+    if not 0 <= value < 1 << bits:
+        raise ValueError(f"{name}: {value:#x}")
 
 
 def _xmm_offsets() -> range:
