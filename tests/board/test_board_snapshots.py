@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import BoardMachine
 from snapshots import plain_attributes
 
 from sevplug.board.console import Console
@@ -54,14 +53,20 @@ def image(tmp_path: Path) -> str:
     return str(path)
 
 
-def board_with_disk(image: str) -> BoardMachine:
-    machine = BoardMachine(MachineConfig(memory=16 << 20))
-    add_pc(machine)  # type: ignore[arg-type]
-    machine.add_device(BlockDevice(Disk(DiskSpec(image))))
-    return machine
+@pytest.fixture
+def build(make_board: Any, image: str) -> Callable[[], Any]:
+    """Makes PCs with the same disk."""
+
+    def build_one() -> Any:
+        machine = make_board(MachineConfig(memory=16 << 20))
+        add_pc(machine)
+        machine.add_device(BlockDevice(Disk(DiskSpec(image))))
+        return machine
+
+    return build_one
 
 
-def parts_of(machine: BoardMachine) -> Iterator[tuple[str, object]]:
+def parts_of(machine: Any) -> Iterator[tuple[str, object]]:
     """(path, part) for each part of each device that may hold a state, once."""
     seen: set[int] = set()
 
@@ -87,12 +92,12 @@ def changeable(part: object) -> dict[str, Any]:
     return {name: value for name, value in plain_attributes(part).items() if name not in fixed}
 
 
-def state_of(machine: BoardMachine) -> dict[str, Any]:
+def state_of(machine: Any) -> dict[str, Any]:
     """Every plain attribute of every part of every device, but for what is fixed."""
     return {f"{path}.{name}": value for path, part in parts_of(machine) for name, value in changeable(part).items()}
 
 
-def disturb(machine: BoardMachine) -> int:
+def disturb(machine: Any) -> int:
     """Change every plain attribute to another value of its kind; how many there were."""
     count = 0
     for _path, part in list(parts_of(machine)):
@@ -126,19 +131,19 @@ def other(name: str, value: Any) -> Any:
     return None
 
 
-def saved(machine: BoardMachine) -> Any:
+def saved(machine: Any) -> Any:
     machine.clock.save()
     return encoding.decode(*encoding.encode([dict(device.save()) for device in machine.devices]))
 
 
-def put_back(machine: BoardMachine, states: Any, clock: dict[str, Any]) -> None:
+def put_back(machine: Any, states: Any, clock: dict[str, Any]) -> None:
     machine.clock.load(clock)
     for device, state in zip(machine.devices, states, strict=True):
         device.load(state)
 
 
-def test_a_board_takes_up_the_whole_state_of_another(image: str) -> None:
-    first, second = board_with_disk(image), board_with_disk(image)
+def test_a_board_takes_up_the_whole_state_of_another(build: Callable[[], Any]) -> None:
+    first, second = build(), build()
     disturbed = disturb(first)
     assert disturbed > 150
     # What selects an item, or is decoded at a place, has to be possible.
@@ -149,8 +154,8 @@ def test_a_board_takes_up_the_whole_state_of_another(image: str) -> None:
     assert {name: (mine[name], yours.get(name)) for name in mine if mine[name] != yours.get(name)} == {}
 
 
-def test_timers_are_armed_again_in_their_order(image: str) -> None:
-    first = board_with_disk(image)
+def test_timers_are_armed_again_in_their_order(build: Callable[[], Any]) -> None:
+    first = build()
     for port, value in ((0x43, 0x34), (0x40, 0x10), (0x40, 0x20)):
         first.bus.io_write(port, 1, value)
     first.bus.io_write(0x70, 1, 0x0B)
@@ -161,18 +166,18 @@ def test_timers_are_armed_again_in_their_order(image: str) -> None:
     clock = first.clock.save()
     states = saved(first)
     assert first.clock.unsaved() == []
-    second = board_with_disk(image)
+    second = build()
     put_back(second, states, clock)
 
-    def due(machine: BoardMachine) -> list[tuple[int, int]]:
+    def due(machine: Any) -> list[tuple[int, int]]:
         return sorted(entry[:2] for entry in machine.clock._queue if entry[2] == entry[3]._generation)
 
     assert len(due(first)) == 4
     assert due(second) == due(first)
 
 
-def test_what_a_guest_wrote_to_its_disk_comes_back_and_stays_apart(image: str) -> None:
-    machine = board_with_disk(image)
+def test_what_a_guest_wrote_to_its_disk_comes_back_and_stays_apart(build: Callable[[], Any], image: str) -> None:
+    machine = build()
     (device,) = (device for device in machine.devices if isinstance(device, BlockDevice))
     disk = device.disk
     disk.write(600, b"written before")
@@ -197,9 +202,9 @@ def test_another_disk_is_refused_and_a_touched_one_is_looked_at(image: str, tmp_
 
 
 @pytest.mark.parametrize("value", [None, -1, "x", [], {}, b"", [1], [[1]]])
-def test_a_state_that_is_none_is_refused_by_what_can_be_expected(image: str, value: Any) -> None:
+def test_a_state_that_is_none_is_refused_by_what_can_be_expected(build: Callable[[], Any], value: Any) -> None:
     """Each value of each device's state is replaced; whatever comes is one of the errors that are one line."""
-    machine = board_with_disk(image)
+    machine = build()
     states = saved(machine)
     for number, state in enumerate(states):
         device: Device = machine.devices[number]
@@ -212,8 +217,8 @@ def test_a_state_that_is_none_is_refused_by_what_can_be_expected(image: str, val
                 continue
 
 
-def test_a_console_forgets_what_was_not_said(image: str) -> None:
-    machine = board_with_disk(image)
+def test_a_console_forgets_what_was_not_said(build: Callable[[], Any]) -> None:
+    machine = build()
     console = Console(machine)  # type: ignore[arg-type]
     serial = machine.private["serial"]
     assert isinstance(serial, Serial)
@@ -229,8 +234,8 @@ def test_a_console_forgets_what_was_not_said(image: str) -> None:
     assert bytes(console._heard._unread) == b"kept\n"
 
 
-def test_the_bus_decodes_where_the_guest_put_things(image: str) -> None:
-    first, second = board_with_disk(image), board_with_disk(image)
+def test_the_bus_decodes_where_the_guest_put_things(build: Callable[[], Any]) -> None:
+    first, second = build(), build()
     pci, power = 1 << 31 | 1 << 11 | 3 << 8, first.private["power"]
     for register, value in ((0x40, 0xB001), (0x80, 1)):
         first.bus.io_write(0xCF8, 4, pci | register)
@@ -241,5 +246,5 @@ def test_the_bus_decodes_where_the_guest_put_things(image: str) -> None:
     assert power._base == second.private["power"]._base == 0xB000  # type: ignore[attr-defined]
     for machine in (first, second):
         assert isinstance(machine.private["pci"], PciHost)
-    put_back(first, saved(board_with_disk(image)), first.clock.save())
+    put_back(first, saved(build()), first.clock.save())
     assert first.bus.io_read(0xB002, 2) == 0xFFFF
