@@ -57,6 +57,8 @@ class Row:
     """One line of the table: a thing to do, its figures here and in a peer, and the goal, if there is one.
 
     ``unit``: of the figures, of which less is better.  ``share``: None where Python's share was not asked for.
+    ``one_of_many``: the figures are seconds of a core that one of many took, so that there is a number of them a
+    minute and core.
     """
 
     name: str
@@ -66,6 +68,7 @@ class Row:
     unit: str = "s"
     share: Share | None = None
     goal: Goal | None = None
+    one_of_many: bool = False
 
     @property
     def ratio(self) -> float:
@@ -93,4 +96,5 @@ class Row:
             "met": self.met,
             "python_share": None if self.share is None else self.share.fraction,
             "python_samples": 0 if self.share is None else self.share.samples,
+            "a_minute_and_core": 60 / self.ours.median if self.one_of_many else None,
         }

@@ -61,6 +61,30 @@ class Processes:
 
 
 @attrs.frozen
+class Guests:
+    """Seconds of a core for one of ``count`` guests: ours run ``jobs`` at a time, the peer's one after the other."""
+
+    name: str
+    commands: Commands
+    peer: str
+    count: int
+    jobs: int
+
+    def check(self) -> None:
+        """Find the program."""
+        self.commands()
+
+    def run(self, rounds: int) -> Row:
+        """The times."""
+        our_command, their_command = self.commands()
+        ours, theirs = [], []
+        for _ in range(rounds):
+            ours.append(seconds_of(our_command) * self.jobs / self.count)
+            theirs.append(seconds_of(their_command) / self.count)
+        return Row(self.name, Spread(tuple(ours)), Spread(tuple(theirs)), self.peer, one_of_many=True)
+
+
+@attrs.frozen
 class Memory:
     """Resident memory beyond the guest's own ``guest_mib``, in MiB, once ``until`` is on standard output."""
 

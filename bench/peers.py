@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import subprocess
 import sys
@@ -14,6 +15,9 @@ MEMORY = "256M"
 COMMAND_LINE = "console=ttyS0"
 USERSPACE = b"INIT: userspace reached"
 QEMU = "qemu-system-x86_64"
+# Eight times the embedded guest.
+MATRIX = Path(__file__).with_name("matrix.toml")
+MATRIX_GUESTS = 8
 # OVMF.amdsev.fd takes a kernel only from a SEV guest, so QEMU has the generic build of the same sources.
 _GENERIC_FIRMWARE = Path("/usr/share/ovmf/OVMF.fd")
 _SEV_FIRMWARE = "OVMF.amdsev.fd"
@@ -47,6 +51,17 @@ def sevplug_boot(guest: Guest, *, encrypted: bool = True) -> list[str]:
     memory = "" if encrypted else ",encrypt-memory=off"
     firmware = ["--bios", _image(_SEV_FIRMWARE)] if guest.firmware else []
     return ["run", *firmware, *_linux(guest, "--"), "-m", MEMORY, "--object", _SEV_OBJECT + hashes + memory]
+
+
+def sevplug_matrix(jobs: int) -> list[str]:
+    """`MATRIX`'s embedded guests, ``jobs`` at a time."""
+    return [*sevplug_program(), "matrix", str(MATRIX), "-j", str(jobs)]
+
+
+def sevplug_runs(count: int) -> list[str]:
+    """As many embedded guests, each a command of a shell's."""
+    script = f"for guest in $(seq {count}); do {shlex.quote(sevplug_program()[0])} run </dev/null; done"
+    return ["sh", "-e", "-c", script]
 
 
 def qemu_boot(guest: Guest) -> list[str]:

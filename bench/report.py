@@ -59,4 +59,5 @@ def _goal(row: Row) -> str:
 
 def _spread(spread: Spread, row: Row) -> str:
     digits = 0 if row.unit == "MiB" else 2 if spread.median >= 0.1 else 4
-    return f"{spread.median:.{digits}f} {row.unit} ({spread.least:.{digits}f} to {spread.most:.{digits}f})"
+    rate = f", {60 / spread.median:.0f} a minute" if row.one_of_many else ""
+    return f"{spread.median:.{digits}f} {row.unit} ({spread.least:.{digits}f} to {spread.most:.{digits}f}){rate}"

@@ -4,13 +4,24 @@ from __future__ import annotations
 
 from figures import Goal
 from inside import BOUND_HOOK, LAUNCH_DIGEST, WALKS
-from measuring import Inside, Measured, Memory, Processes
-from peers import USERSPACE, Guest, qemu_boot, qemu_start, sevplug_boot, sevplug_program
+from measuring import Guests, Inside, Measured, Memory, Processes
+from peers import (
+    MATRIX_GUESTS,
+    USERSPACE,
+    Guest,
+    qemu_boot,
+    qemu_start,
+    sevplug_boot,
+    sevplug_matrix,
+    sevplug_program,
+    sevplug_runs,
+)
 
 _BUSYBOX, _COCO = "initrd-busybox.cpio", "initrd-coco.cpio.gz"
 _OVMF = Guest("vmlinuz-6.1-cloud", _BUSYBOX, firmware=True)
 _DIRECT = Guest("vmlinuz-6.1-cloud", _BUSYBOX, firmware=False)
 _FASTER = Goal(1.0)
+_JOBS = 2
 
 
 def measured() -> list[Measured]:
@@ -37,6 +48,13 @@ def measured() -> list[Measured]:
             peer="QEMU: start and quit",
             typed=b"quit\n",
             goal=Goal(0.5, of_ratio=False),
+        ),
+        Guests(
+            f"embedded guests, {_JOBS} at a time: seconds of a core for one",
+            lambda: (sevplug_matrix(_JOBS), sevplug_runs(MATRIX_GUESTS)),
+            peer="`sevplug run`, one after the other",
+            count=MATRIX_GUESTS,
+            jobs=_JOBS,
         ),
         Inside(
             "launch digest of a file of 256 MiB",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,10 +11,17 @@ from typing import TYPE_CHECKING
 
 import pytest
 from distributions import Installer, install
+from hypothesis import settings
 from parts import find_image
 
 if TYPE_CHECKING:
     from inner_runs import InnerRun
+
+# How long an example takes says how busy the machine is.  SEVPLUG_THOROUGH=1 (`tox -e slow`) looks at five times as many
+# where a test does not say how many.
+settings.register_profile("sevplug", deadline=None, max_examples=40)
+settings.register_profile("thorough", deadline=None, max_examples=200)
+settings.load_profile("thorough" if os.environ.get("SEVPLUG_THOROUGH") else "sevplug")
 
 # Runs pytest inside a test, for what sevplug's own pytest plug-in does.
 pytest_plugins = ("pytester",)

@@ -24,6 +24,7 @@ _COMMANDS = {
     "run": "sevplug.cli.run",
     "snapshot": "sevplug.cli.snapshot",
     "qemu": "sevplug.cli.qemu",
+    "matrix": "sevplug.cli.matrix",
     "plugins": "sevplug.cli.plugins",
     "platform": "sevplug.cli.platform",
     "owner": "sevplug.cli.owner",

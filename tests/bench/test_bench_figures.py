@@ -8,6 +8,7 @@ import sys
 import attrs
 import pytest
 from figures import Goal, Row, Share, Spread
+from measuring import Guests
 from parts import missing
 from report import document, markdown
 from rows import measured
@@ -63,6 +64,19 @@ def test_the_document_holds_every_run() -> None:
     assert row["peer"]["median"] == 2.0
     assert (row["unit"], row["peer_name"], row["ratio"], row["met"]) == ("s", "QEMU", 1.5, True)
     assert (row["goal"], row["python_share"], row["python_samples"]) == ({"most": 2.0, "of": "ratio"}, 0.25, 400)
+
+
+def test_one_of_many_is_told_as_a_number_a_minute() -> None:
+    row = attrs.evolve(ROW, ours=Spread((0.5,)), peer=Spread((0.6,)), one_of_many=True)
+    assert "| 0.50 s (0.50 to 0.50), 120 a minute | 0.60 s (0.60 to 0.60), 100 a minute |" in markdown([row], {}, 0.005)
+    assert row.as_json()["a_minute_and_core"] == 120
+    assert ROW.as_json()["a_minute_and_core"] is None
+
+
+def test_a_guest_of_many_is_timed_by_the_core() -> None:
+    row = Guests("many", lambda: (["sleep", "0.1"], ["sleep", "0.1"]), "itself", count=4, jobs=2).run(1)
+    assert row.ours.median > 0.05
+    assert 0.025 < row.peer.median < row.ours.median
 
 
 def test_each_row_has_a_name_of_its_own() -> None:

@@ -19,6 +19,8 @@ from sevplug.board.serial import Serial
 from sevplug.cli.app import run_app
 from sevplug.core.plugins import PluginManager
 
+pytestmark = pytest.mark.slow
+
 RESET_VECTOR = 0xFF0
 SPIN, HALT = b"\xeb\xfe", b"\xfa\xf4"
 # lidt cs:[0xf000], where zeros are; ud2

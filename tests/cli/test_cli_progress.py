@@ -15,6 +15,8 @@ from terminals import HINT, Terminal, at_a_terminal
 from sevplug.cli.app import run_app
 from sevplug.plugins import progress
 
+pytestmark = pytest.mark.slow
+
 # All times a tenth of what they are, so that nobody has to wait.
 TIMES = "from sevplug.plugins import progress\nprogress._LONG, progress._TICK, progress._SILENCE = 0.1, 0.02, 0.04\n"
 MAIN = "from sevplug.cli import main; main()"

@@ -21,6 +21,8 @@ from sevplug.core.hookspecs import hookimpl
 from sevplug.core.machine import Machine
 from sevplug.core.plugins import Selection, load_plugins
 
+pytestmark = pytest.mark.slow
+
 SPIN = b"\xeb\xfe"
 HALT = b"\xfa\xf4"
 

@@ -12,6 +12,8 @@ import pytest
 from sevplug import __version__
 from sevplug.cli.app import run_app
 
+pytestmark = pytest.mark.slow
+
 RUN = "from sevplug.cli.app import run_app; status = run_app({arguments!r})"
 FOREIGN = """
 import click
@@ -57,6 +59,7 @@ def foreign(tmp_path: Path) -> Path:
         ["run", "--help"],
         ["platform", "verify", "--help"],
         ["owner", "expect", "--help"],
+        ["matrix", "--help"],
     ],
 )
 def test_what_runs_no_guest_imports_nothing_heavy(arguments: list[str]):
@@ -74,7 +77,7 @@ def test_without_a_command_the_help_is_shown(capsys: pytest.CaptureFixture[str])
     assert run_app([]) == 0
     told = capsys.readouterr().out
     assert "Exit status: 0 the guest ended in order" in told
-    for name in ("run", "qemu", "plugins", "platform", "owner"):
+    for name in ("run", "qemu", "matrix", "plugins", "platform", "owner"):
         assert f"\n  {name} " in told
 
 

@@ -16,6 +16,8 @@ import echoing
 import pytest
 from terminals import COMMAND, HINT, LFLAG, at_a_terminal
 
+pytestmark = pytest.mark.slow
+
 QUIET = ["-P", "no:sev", "-P", "no:logging"]
 
 

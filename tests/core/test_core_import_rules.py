@@ -15,17 +15,18 @@ import sevplug
 PACKAGE = Path(sevplug.__file__).parent
 CORE = PACKAGE / "core"
 ENGINE = CORE / "engine"
-FOLDERS = ("board", "boot", "cli", "core", "owner", "platform", "plugins", "sevapi", "testing")
+FOLDERS = ("board", "boot", "cli", "core", "matrix", "owner", "platform", "plugins", "sevapi", "testing")
 # folder -> what of sevplug it may import besides itself
 ALLOWED: dict[str, set[str]] = {
     "core": set(),
     "sevapi": set(),
+    "matrix": {"core"},
     "board": {"boot", "core"},
     "boot": {"core"},
     "owner": {"sevapi"},
     "platform": {"sevapi"},
     "plugins": {"core", "board", "boot", "platform", "sevapi"},
-    "cli": {"core", "board", "boot", "owner", "platform", "plugins", "sevapi"},
+    "cli": {"core", "board", "boot", "matrix", "owner", "platform", "plugins", "sevapi"},
     "testing": {"core", "board", "boot", "owner", "platform", "plugins", "sevapi"},
 }
 

@@ -302,19 +302,19 @@ def check(case: Case) -> None:
             assert entries == expected_memory
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=250)
 @given(cases("4-level"))
 def test_four_level_walks_do_what_the_manual_says(case: Case) -> None:
     check(case)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=150)
 @given(cases("PAE"))
 def test_pae_walks_do_what_the_manual_says(case: Case) -> None:
     check(case)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=120)
 @given(cases("32-bit"))
 def test_32_bit_walks_do_what_the_manual_says(case: Case) -> None:
     check(case)
@@ -334,7 +334,7 @@ TURNED = (0, 1, 2, 5, 6, 7, 8, 12, 13, 40, 47, 63)
 CHANGES = st.lists(st.tuples(st.integers(0, 4), st.sampled_from(TURNED)), max_size=4)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=150)
 @given(cases("4-level"), CHANGES, st.booleans())
 def test_what_a_walker_remembers_changes_no_answer(case: Case, changes: list[tuple[int, int]], plain: bool) -> None:
     """One walker, while entries and control bits change between its walks."""

@@ -272,19 +272,19 @@ SMALL = 5 * PAGE
 SMALL_PAGES = list(range(0, SMALL, PAGE))
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(accesses(*SMALL_PAGES, SMALL, ROM_AT - PAGE, ROM_AT, FLASH_AT, FLASH_AT + PAGE))
 def test_any_accesses_are_those_of_ciphertext_deciphered_each_time(steps: list[Access]) -> None:
     compare(ToyCipher(), SMALL, SMALL_PAGES, steps)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(accesses(*SMALL_PAGES, ROM_AT, FLASH_AT))
 def test_with_the_real_cipher_too(steps: list[Access]) -> None:
     compare(MemoryCipher(bytes(16)), SMALL, SMALL_PAGES, steps)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(accesses(LOW_RAM_LIMIT - PAGE, LOW_RAM_LIMIT, HIGH_RAM_BASE - PAGE, HIGH_RAM_BASE, HIGH_RAM_BASE + PAGE))
 def test_high_memory_has_forms_of_its_own_behind_the_hole(steps: list[Access]) -> None:
     high = [HIGH_RAM_BASE + at for at in range(0, 4 * PAGE, PAGE)]

@@ -27,6 +27,7 @@ REASONS = {
     "takes half an hour": "the bench has tests of its own",
     "waits in the firmware's shell": "tests/real/test_real_firmware.py comes there",
     "needs a terminal": "raw keys; tests/cli/test_cli_terminal.py types them",
+    "needs a cluster": "tests/matrix/test_matrix_dask.py makes its own",
 }
 # Signatures, and not programs; tests/core/test_core_docs_hooks.py compares them with the code.
 SIGNATURES = {"docs/reference/hooks.md"}
@@ -69,7 +70,7 @@ def marked(page: Path) -> object:
     elif _IMAGE.search(text) or tools_of(text):
         marks = [pytest.mark.real]
     else:
-        marks = []
+        marks = [pytest.mark.slow]
     return pytest.param(page, marks=marks, id=str(page.relative_to(ROOT)))
 
 

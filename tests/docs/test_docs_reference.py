@@ -17,7 +17,7 @@ REFERENCE = ROOT / "docs" / "reference"
 # Of the session with a client, not of the machine.
 OF_A_SESSION = {"qmp_capabilities", "query-commands"}
 # No API but for the modules that a page names.
-INTERNAL = {"board", "cli", "plugins"}
+INTERNAL = {"board", "cli", "matrix", "plugins"}
 
 
 def test_every_result_has_its_exit_status() -> None:

@@ -69,7 +69,7 @@ def shared_socket(tmp_path_factory: pytest.TempPathFactory):  # type: ignore[no-
         yield path
 
 
-@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(cuts=st.lists(st.integers(0, len(STREAM)), max_size=8))
 def test_any_cutting_of_a_conversation_gets_the_same_replies(shared_socket: Path, cuts: list[int]) -> None:
     def talk(places: list[int]) -> bytes:

@@ -191,7 +191,7 @@ def test_any_cutting_of_a_stream_gives_the_same(cuts: list[int]) -> None:
     assert results(*chunks) == results(REQUESTS)
 
 
-@settings(max_examples=300)
+@settings(max_examples=100)
 @given(st.binary() | st.lists(st.sampled_from(list(b"{}[]:,\"'\\ \n\xffutrue01.-e")), max_size=200).map(bytes))
 def test_no_bytes_stop_the_parser(data: bytes) -> None:
     stream = JsonStream(Limits(token_size=100, token_count=50, nesting=10))

@@ -49,7 +49,7 @@ class CompiledWalk:
 class CompiledWalker:
     """A `PageWalker` whose walks are compiled.
 
-    ``entries`` are ``width`` bytes wide; those below ``ram_size`` are there for it.  What the twin leaves to Python goes
+    ``entries`` are ``width`` bytes wide; those below ``ram_size`` are in its RAM.  What the twin leaves to Python goes
     to ``python``, where there is one.
     """
 

@@ -10,6 +10,8 @@ from inner_runs import QUICKLY, InnerRun
 
 from sevplug.testing import factories, guest, machine_thread
 
+pytestmark = pytest.mark.slow
+
 # A guest of 4 KiB that says "ok>" without a line's end, and loops for ever.
 SPINNING = """
     CODE = b"".join(b"\\xba\\xf8\\x03\\xb0" + bytes([letter]) + b"\\xee" for letter in b"ok>") + b"\\xeb\\xfe"

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 from inner_runs import QUICKLY, InnerRun
 
+pytestmark = pytest.mark.slow
+
 FINDS = """
     def test_finds(sevplug_image):
         print(sevplug_image("OVMF.amdsev.fd"))

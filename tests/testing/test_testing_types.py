@@ -11,6 +11,8 @@ import pytest
 
 import sevplug
 
+pytestmark = pytest.mark.slow
+
 ANNOTATED = """
 from collections.abc import Iterator
 from pathlib import Path
