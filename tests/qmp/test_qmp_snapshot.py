@@ -38,6 +38,23 @@ def test_a_guest_that_runs_or_stands_still_is_kept(tmp_path: Path, stopped: bool
         assert client.execute("query-status")["running"] is True
 
 
+def test_a_restored_guest_that_starts_paused_waits_for_cont(tmp_path: Path) -> None:
+    with (
+        real_machine(f"unix:{tmp_path}/q", boot=spinning_guest(), memory=MIB) as machine,
+        Client(tmp_path / "q").negotiate() as client,
+    ):
+        assert client.execute("query-status") == {"running": False, "status": "prelaunch"}
+        begun = machine.control.submit(machine.snapshot).result(20)
+        client.execute("cont")
+        assert client.execute("query-status")["running"] is True
+        running = machine.control.submit(machine.snapshot).result(20)
+        for snapshot, status in ((running, "paused"), (begun, "prelaunch")):
+            machine.control.submit(lambda snapshot=snapshot: machine.restore(snapshot)).result(20)
+            assert client.execute("query-status") == {"running": False, "status": status}
+            client.execute("cont")
+            assert client.execute("query-status")["running"] is True
+
+
 def test_the_key_of_the_command_line_is_used_and_none_goes_over_the_socket(tmp_path: Path, key: str) -> None:
     target = tmp_path / "guest.snapshot"
     settings = {"boot": spinning_guest(), "memory": MIB, "objects": (SEV,), "options": {"snapshot_key": key}}

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 import pluggy
 
 from sevplug.core import result
-from sevplug.core.errors import SevplugError, SnapshotError
+from sevplug.core.errors import SnapshotError
 from sevplug.core.snapshot.identity import check_identity, identity_of
 from sevplug.core.snapshot.image import image_of
 from sevplug.core.snapshot.saved_state import SavedState
@@ -87,7 +87,7 @@ def put_back(machine: Machine, snapshot: Snapshot) -> None:
     except _MISFITS as error:
         machine.end(result.STOPPED, "a snapshot could not be restored")
         raise SnapshotError(f"{where}: the state of {what} does not fit ({type(error).__name__})") from error
-    except SevplugError:
+    except BaseException:
         machine.end(result.STOPPED, "a snapshot could not be restored")
         raise
     for listener in machine.on_restore:
