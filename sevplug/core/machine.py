@@ -11,7 +11,7 @@ import contextlib
 import hashlib
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
@@ -36,10 +36,11 @@ from sevplug.core.memory import HIGH_RAM_BASE, GuestMemory
 from sevplug.core.placement import place_firmware
 from sevplug.core.plugins import PluginManager, load_plugins
 from sevplug.core.result import Counters, End, RunResult
-from sevplug.core.snapshot import Snapshot
-from sevplug.core.snapshot.machine_state import put_back, take
 from sevplug.core.vcpu import VCpu
 from sevplug.core.views import PageCounts, PageEvent, PageRun
+
+if TYPE_CHECKING:
+    from sevplug.core.snapshot.snapshot import Snapshot
 
 # A guest that only the host can wake is left asleep in steps of this many seconds, and for how long in all.
 _SLEEP_SECONDS, _SLEEP_LIMIT = 0.05, 1.0
@@ -401,6 +402,8 @@ class Machine:
             raise SnapshotError("the guest has ended: there is nothing left to make a snapshot of")
         if not self._launched:
             raise SnapshotError("the guest was not launched: a snapshot is made of one that was")
+        from sevplug.core.snapshot.machine_state import take  # only for those who want one
+
         with self._explained():
             taken = take(self)
         self.notify(events.SNAPSHOT_SAVE, memory=taken.image.size)
@@ -415,6 +418,8 @@ class Machine:
         """
         if self._closed:
             raise SnapshotError("the machine was closed")
+        from sevplug.core.snapshot.machine_state import put_back  # only for those who have one
+
         with self._explained():
             put_back(self, snapshot)
         self.notify(events.SNAPSHOT_RESTORE, memory=snapshot.image.size)

@@ -11,14 +11,16 @@ import re
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from sevplug.board.console import Console, ConsoleError, Pattern, last_lines
 from sevplug.core.errors import ConfigError, SevplugError
 from sevplug.core.machine import Machine
 from sevplug.core.result import QUIT, TIMEOUT, RunResult
 from sevplug.core.signals import Interrupted, ended_by_signals
-from sevplug.core.snapshot import Snapshot
+
+if TYPE_CHECKING:
+    from sevplug.core.snapshot.snapshot import Snapshot
 
 T = TypeVar("T")
 # Wall seconds that a machine in another thread gets to end.

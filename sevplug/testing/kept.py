@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from sevplug.core.snapshot import Snapshot
+from typing import TYPE_CHECKING
+
 from sevplug.testing.guest import Guest
+
+if TYPE_CHECKING:
+    from sevplug.core.snapshot.snapshot import Snapshot
 
 
 class KeptGuest:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
 from sevplug.core.errors import SnapshotError
@@ -56,6 +55,8 @@ def unseal(key: bytes, salt: bytes, header: bytes, source: int, offset: int, siz
 
     On all processors.  ValueError where a piece was not made with this key, or was changed.
     """
+    from concurrent.futures import ThreadPoolExecutor
+
     file_key, count = _derive(key, salt), _count(size)
 
     def one(number: int) -> None:
