@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from sevplug.core.clock import Clock, Timer
+from sevplug.core.snapshot.fields import load_fields, save_fields
+
+_SAVED = ("initial", "divide", "_shift", "_started", "_periodic")
 
 
 class ApicTimer:
@@ -25,6 +29,15 @@ class ApicTimer:
         self._started = 0
         self._periodic = False
         self.stop()
+
+    def save(self) -> dict[str, Any]:
+        """The registers and the deadline, as plain data."""
+        return {**save_fields(self, _SAVED), "timer": self._clock.save_timer(self._timer)}
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Put back what `save` gave."""
+        load_fields(self, _SAVED, state)
+        self._clock.load_timer(self._timer, state["timer"])
 
     def stop(self) -> None:
         """Disarm."""

@@ -83,6 +83,10 @@ class Heard:
             del self._unread[: found.end()]
         return found
 
+    def forget(self) -> None:
+        """Nothing was said."""
+        self._unread.clear()
+
     def _look(self) -> None:
         if self._awaited is not None and self._found is None:
             # A copy, because a match would keep the buffer from growing.
@@ -108,6 +112,8 @@ class Console:
         self._timeout = timeout
         self._heard = Heard()
         self._serial.on_output.append(self._hear)
+        # What the guest had not said by then was not said.
+        machine.on_restore.append(self._heard.forget)
 
     @property
     def output(self) -> bytes:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from sevplug.board.chardev.sinks import open_sink
 from sevplug.board.output import GuestOutput
@@ -46,6 +47,12 @@ class DebugConsole(Device):
 
     def reset(self) -> None:
         self._sent.flush()
+
+    def save(self) -> dict[str, Any]:
+        return self._sent.save()
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        self._sent.load(state)
 
     def close(self) -> None:
         self._sent.close()

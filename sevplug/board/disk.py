@@ -6,16 +6,20 @@ the machine does (resets included), so one image serves any number of runs.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import stat
+from collections.abc import Mapping
+from typing import Any
 
 import attrs
 
-from sevplug.core.errors import ConfigError
+from sevplug.core.errors import ConfigError, SnapshotError
 
 SECTOR = 512
 # The overlay's unit; a page, which is what file systems mostly write.
 _BLOCK = 4096
+_DIGEST_PIECE = 1 << 20
 _SWITCH = {"on": True, "yes": True, "true": True, "y": True, "off": False, "no": False, "false": False, "n": False}
 
 
@@ -26,6 +30,10 @@ class DiskSpec:
     path: str
     read_only: bool = False
     option: str = "--disk"
+
+    def __str__(self) -> str:
+        """As `parse_disk` takes it."""
+        return self.path.replace(",", ",,") + (",readonly=on" if self.read_only else "")
 
 
 def parse_disk(text: str, option: str = "--disk") -> DiskSpec:
@@ -58,7 +66,9 @@ class Disk:
         """
         self.path = spec.path
         self.read_only = spec.read_only
-        self._overlay: dict[int, bytearray] = {}
+        self.option = spec.option
+        self._known_digest = (-1, "")
+        self._overlay: dict[int, bytes | bytearray] = {}
         self._file = -1
         where = f"{spec.option} {spec.path}"
         try:
@@ -105,8 +115,51 @@ class Disk:
                     old = self._read_file(at, min(_BLOCK, self.size - at))
                     block[: len(old)] = old
                 self._overlay[number] = block
+            elif isinstance(block, bytes):
+                # A snapshot has it too.
+                block = self._overlay[number] = bytearray(block)
             block[start : start + count] = data[done : done + count]
             done += count
+
+    def save(self) -> dict[str, Any]:
+        """What the guest wrote, and which image it wrote over, as plain data."""
+        for number, block in self._overlay.items():
+            self._overlay[number] = bytes(block)
+        held = os.fstat(self._file)
+        return {
+            "read_only": self.read_only,
+            "size": self.size,
+            "modified_ns": held.st_mtime_ns,
+            "sha256": self._digest(held),
+            "blocks": [[number, block] for number, block in sorted(self._overlay.items())],
+        }
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Put back what `save` gave; `SnapshotError` where that was over another image.
+
+        An image of the same size that was modified at the same time counts as the same, any other by its SHA-256.
+        """
+        held = os.fstat(self._file)
+        same = state["size"] == self.size and (
+            state["modified_ns"] == held.st_mtime_ns or state["sha256"] == self._digest(held)
+        )
+        if not same or state["read_only"] is not self.read_only:
+            raise SnapshotError(f"{self.option} {self.path}: not the disk that the snapshot was made with")
+        blocks = {int(number): block for number, block in state["blocks"]}
+        if not all(isinstance(block, bytes) and len(block) == _BLOCK for block in blocks.values()):
+            raise ValueError("blocks of another size")
+        self._overlay = blocks
+
+    def _digest(self, held: os.stat_result) -> str:
+        """The SHA-256 of the image, once for as long as it is not modified."""
+        known, found = self._known_digest
+        if known != held.st_mtime_ns:
+            digest = hashlib.sha256()
+            for offset in range(0, self.size, _DIGEST_PIECE):
+                digest.update(self._read_file(offset, min(_DIGEST_PIECE, self.size - offset)))
+            found = digest.hexdigest()
+            self._known_digest = held.st_mtime_ns, found
+        return found
 
     def close(self) -> None:
         """Give the file and the overlay back; harmless when called again."""

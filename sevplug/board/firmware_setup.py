@@ -8,7 +8,8 @@ src/fw/smp.c and src/fw/pciinit.c.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from sevplug.board.local_apic import BASE
 from sevplug.board.pci import ADDRESS, DATA
@@ -40,6 +41,12 @@ class FirmwareSetup(Device):
 
     def reset(self) -> None:
         self._program()
+
+    def save(self) -> dict[str, Any]:
+        return {}
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """What it has set up, others hold."""
 
     def _program(self) -> None:
         for register, value in _VIRTUAL_WIRE:

@@ -7,7 +7,8 @@ outside the CPU sees it.
 from __future__ import annotations
 
 import struct
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
@@ -50,6 +51,7 @@ class FwCfg(Device):
         self._data: bytes | bytearray = b""
         self._offset = 0
         self._item = _NO_ITEM
+        self._selected = 0
         self._dma_high = 0
 
     def attach(self, machine: Machine) -> None:
@@ -79,6 +81,30 @@ class FwCfg(Device):
     def reset(self) -> None:
         self._select(0)
         self._dma_high = 0
+
+    def save(self) -> dict[str, Any]:
+        writable = [[number, bytes(item.data)] for number, item in sorted(self._items.items()) if item.writable]
+        # An item that was replaced since it was selected is read on as it was.
+        now = self._items.get(self._selected, _NO_ITEM)
+        return {
+            "writable": writable,
+            "selected": self._selected,
+            "offset": self._offset,
+            "dma_high": self._dma_high,
+            "replaced": None if now is self._item else bytes(self._data),
+        }
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        for number, data in state["writable"]:
+            held = self._items[number].data
+            if not isinstance(held, bytearray) or len(held) != len(data):
+                raise ValueError(f"item {number:#x} cannot be written, or has another size")
+            held[:] = data
+        self._select(int(state["selected"]))
+        if state["replaced"] is not None:
+            self._item = _Item(bytes(state["replaced"]))
+            self._data = self._item.data
+        self._offset, self._dma_high = int(state["offset"]), int(state["dma_high"])
 
     def add_item(self, number: int, data: bytes, *, writable: bool = False) -> None:
         """Put ``data`` behind selector ``number`` (0..0x3FFF, or with `ARCH_LOCAL`), in place of what was there."""
@@ -112,6 +138,7 @@ class FwCfg(Device):
 
     def _select(self, number: int) -> None:
         self._item = self._items.get(number & ~key.WRITE_CHANNEL, _NO_ITEM)
+        self._selected = number & ~key.WRITE_CHANNEL
         self._data = self._item.data
         self._offset = 0
 

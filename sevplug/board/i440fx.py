@@ -5,8 +5,12 @@ Power-on values are those of QEMU's pc-i440fx (hw/pci-host/i440fx.c, hw/isa/piix
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from sevplug.board.irq import IrqLine, IrqRouter, SharedInput
 from sevplug.board.pci_function import STATUS, PciFunction
+from sevplug.core.snapshot.fields import load_fields, save_fields
 
 INTEL = 0x8086
 _PIRQ_ROUTE = 0x60
@@ -41,6 +45,18 @@ class IsaBridge(PciFunction):
         # A source on each ISA interrupt for each PIRQ.
         self._lines = [[router.line(irq) for irq in range(16)] for _ in range(4)]
         self._inputs = [SharedInput(self._pin(pirq)) for pirq in range(4)]
+
+    def save(self) -> dict[str, Any]:
+        inputs = [one.save() for one in self._inputs]
+        return {**super().save(), **save_fields(self, ("_levels", "_routes")), "inputs": inputs}
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        super().load(state)
+        if len(state["levels"]) != 4 or len(state["routes"]) != 4:
+            raise ValueError("expected four interrupts")
+        load_fields(self, ("_levels", "_routes"), state)
+        for one, levels in zip(self._inputs, state["inputs"], strict=True):
+            one.load(levels)
 
     def line(self, slot: int, pin: int) -> IrqLine:
         """A new source at INT``pin`` (1 = A) of ``slot``, swizzled as on QEMU's board (pci_slot_get_pirq)."""

@@ -8,10 +8,12 @@ port works and has no mouse: what is sent to it comes back as a time-out, as the
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from sevplug.board.irq import IrqLine
 from sevplug.core.bus import Device
+from sevplug.core.snapshot.fields import load_fields, save_fields
 
 if TYPE_CHECKING:
     from sevplug.core.machine import Machine
@@ -21,6 +23,9 @@ _FULL, _SELF_TESTED, _LAST_WAS_COMMAND, _UNLOCKED, _AUX, _TIMEOUT = 0x01, 0x04, 
 _MODE_IRQ1, _MODE_IRQ12, _MODE_NO_KEYBOARD, _MODE_NO_AUX, _MODE_TRANSLATE = 0x01, 0x02, 0x10, 0x20, 0x40
 _ACK, _RESEND, _BAT_GOOD = 0xFA, 0xFE, 0xAA
 _OUTPUT_PORT = 0xCF  # RESET# and A20 high
+_SAVED = (
+    "_status", "_mode", "_queue", "_last", "_pending", "_keyboard_pending", "_scan_set", "_output_port", "_port_92",
+)  # fmt: skip
 _TAKES_ARGUMENT = frozenset([0xED, 0xF0, 0xF3, 0xFB, 0xFC, 0xFD])
 _TRANSLATED = {1: 0x43, 2: 0x41, 3: 0x3F}
 
@@ -44,6 +49,12 @@ class KeyboardController(Device):
     def reset(self) -> None:
         self._registers()
         self._update()
+
+    def save(self) -> dict[str, Any]:
+        return save_fields(self, _SAVED)
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        load_fields(self, _SAVED, state)
 
     def _registers(self) -> None:
         self._status = _LAST_WAS_COMMAND | _UNLOCKED

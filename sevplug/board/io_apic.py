@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from sevplug.board.local_apic import LocalApic
 from sevplug.board.pic import Pic
 from sevplug.core.bus import Device
+from sevplug.core.snapshot.fields import load_fields, save_fields
 
 if TYPE_CHECKING:
     from sevplug.core.machine import Machine
@@ -19,6 +21,7 @@ _READ_ONLY = _PENDING | _REMOTE_IRR
 _WRITABLE = 0xFF00_0000_0001_FFFF & ~_READ_ONLY
 _FIXED, _LOWEST, _EXTINT = 0, 1, 7
 _SELECT, _WINDOW, _EOI = 0x00, 0x10, 0x40
+_SAVED = ("_entries", "_inputs", "_waiting", "_select", "_id")
 _ID_REGISTER, _VERSION_REGISTER, _ARBITRATION, _FIRST_ENTRY = 0, 1, 2, 0x10
 
 
@@ -45,6 +48,14 @@ class IoApic(Device):
         self._waiting = 0  # pins with an interrupt that was not sent yet
         self._select = 0
         self._id = 0
+
+    def save(self) -> dict[str, Any]:
+        return save_fields(self, _SAVED)
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        if len(state["entries"]) != PINS:
+            raise ValueError(f"{len(state['entries'])} pins, expected {PINS}")
+        load_fields(self, _SAVED, state)
 
     def set_pin(self, pin: int, level: bool) -> None:
         """Drive ``pin`` (0..23); polarity is not looked at, high is active."""

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from sevplug.core.bus import Device
+
+if TYPE_CHECKING:
+    from sevplug.core.machine import Machine
 
 IrqLine = Callable[[bool], None]
 """A wire as its source sees it: call it with the level."""
@@ -14,29 +20,43 @@ class SharedInput:
     def __init__(self, drive: IrqLine) -> None:
         self._drive = drive
         self._high = 0
+        self._levels: list[bool] = []
 
     def line(self) -> IrqLine:
         """A new source; it starts low and may be called again with the level it has."""
-        state = False
+        levels, number = self._levels, len(self._levels)
+        levels.append(False)
 
         def set_level(level: bool) -> None:
-            nonlocal state
-            if level == state:
+            if level == levels[number]:
                 return
-            state = level
+            levels[number] = level
             self._high += 1 if level else -1
             if self._high == (1 if level else 0):
                 self._drive(level)
 
         return set_level
 
+    def save(self) -> list[bool]:
+        """The level of each source, in the order of `line`."""
+        return list(self._levels)
 
-class IrqRouter:
+    def load(self, levels: list[bool]) -> None:
+        """Put back what `save` gave; the input itself is restored by whoever has it."""
+        if len(levels) != len(self._levels):
+            raise ValueError(f"{len(levels)} sources of an input that has {len(self._levels)}")
+        self._levels[:] = [bool(level) for level in levels]
+        self._high = sum(self._levels)
+
+
+class IrqRouter(Device):
     """The 16 ISA interrupts, each wired to the 8259 pair and to the I/O APIC.
 
     IRQ 0 arrives at pin 2 of the I/O APIC, the others at the pin of their number (QEMU's hw/intc/ioapic.c and the
     interrupt source override of its MADT).
     """
+
+    name = "irq"
 
     def __init__(self, pic: Callable[[int, bool], None], io_apic: Callable[[int, bool], None]) -> None:
         self._inputs = [SharedInput(self._driver(irq, pic, io_apic)) for irq in range(16)]
@@ -51,6 +71,16 @@ class IrqRouter:
 
         return drive
 
+    def attach(self, machine: Machine) -> None:
+        """Wires claim nothing."""
+
     def line(self, irq: int) -> IrqLine:
         """A new source of ISA interrupt ``irq`` (0..15)."""
         return self._inputs[irq].line()
+
+    def save(self) -> dict[str, Any]:
+        return {"inputs": [one.save() for one in self._inputs]}
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        for one, levels in zip(self._inputs, state["inputs"], strict=True):
+            one.load(levels)

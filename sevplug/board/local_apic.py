@@ -7,13 +7,14 @@ on this board.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
 from sevplug.board.apic_timer import ApicTimer
 from sevplug.board.pic import Pic
 from sevplug.core.bus import Device
 from sevplug.core.errors import GuestFault
+from sevplug.core.snapshot.fields import load_fields, save_fields
 
 if TYPE_CHECKING:
     from sevplug.core.machine import Machine
@@ -31,6 +32,10 @@ _LVTS = range(_LVT_TIMER, _LVT_ERROR + 1)
 _LVT_WRITABLE = {
     0x32: 0x300FF, 0x33: 0x107FF, 0x34: 0x107FF, 0x35: 0x1A7FF, 0x36: 0x1A7FF, 0x37: 0x100FF,
 }  # fmt: skip
+_SAVED = (
+    "_line", "_base", "_id", "_used", "_irr", "_isr", "_tmr", "_tpr", "_ldr", "_dfr", "_svr", "_errors", "_esr", "_icr",
+    "_icr_high", "_lvt",
+)  # fmt: skip
 _SEND_ILLEGAL, _RECEIVED_ILLEGAL, _REGISTER_ILLEGAL = 0x20, 0x40, 0x80
 
 
@@ -60,6 +65,13 @@ class LocalApic(Device):
         self.timer.stop()
         self._power_on()
         self._update()
+
+    def save(self) -> dict[str, Any]:
+        return {**save_fields(self, _SAVED), "timer": self.timer.save()}
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        load_fields(self, _SAVED, state)
+        self.timer.load(state["timer"])
 
     def _power_on(self) -> None:
         self._base = BASE | BASE_BSP | BASE_ENABLE

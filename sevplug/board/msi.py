@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from sevplug.board.local_apic import BASE, LocalApic
+from sevplug.core.snapshot.fields import load_fields, save_fields
 
 ENTRY_SIZE = 16
 PENDING_OFFSET = 0x800
 BAR_SIZE = 0x1000
 _CONTROL, _MASKED = 12, 1
 _LOGICAL, _FIXED, _LOWEST = 1 << 2, 0, 1
+
+_SAVED = ("enabled", "_masked", "_pending", "_table")
 
 SendMessage = Callable[[int, int], None]
 """(address, data): the memory write that is an interrupt."""
@@ -46,6 +50,14 @@ class MsixTable:
         self._table = bytearray(ENTRY_SIZE * self.vectors)
         for vector in range(self.vectors):
             self._table[ENTRY_SIZE * vector + _CONTROL] = _MASKED
+
+    def save(self) -> dict[str, Any]:
+        """The table, the pending bits and the control bits, as plain data."""
+        return save_fields(self, _SAVED)
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Put back what `save` gave."""
+        load_fields(self, _SAVED, state)
 
     def set_control(self, *, enabled: bool, masked: bool) -> None:
         """The enable bit and the function mask of the capability's message control."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from sevplug.board.chardev.sinks import NullSink, SerialSink
 from sevplug.core.clock import Clock, Timer
@@ -58,6 +59,18 @@ class GuestOutput:
         self.sink.write(data)
         for listener in self.listeners:
             listener(data)
+
+    def save(self) -> dict[str, Any]:
+        """What was sent, and what of it was not passed on yet, as plain data."""
+        timer = None if self._clock is None else self._clock.save_timer(self._timer)
+        return {"kept": bytes(self.kept), "piece": bytes(self._piece), "timer": timer}
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Put back what `save` gave; what the sink has got stays there."""
+        self.kept[:] = state["kept"]
+        self._piece[:] = state["piece"]
+        if self._clock is not None:
+            self._clock.load_timer(self._timer, state["timer"])
 
     def close(self) -> None:
         """Pass on the rest and let the sink go."""

@@ -41,14 +41,15 @@ def add_pc(machine: Machine, debugcon: str | None = None) -> None:
         pic,
         local_apic,
         io_apic,
+        router,
         Pit(router.line(0)),
         Rtc(router.line(8)),
         KeyboardController(router.line(1), router.line(12)),
         Serial(router.line(4)),
         DebugConsole(debugcon),
-        fw_cfg,
         pci,
         power,
+        fw_cfg,  # behind whatever has tables of its place in it
     ):
         machine.add_device(device)
     pci.add_function(0, 0, HostBridge(machine.memory.ram_size))

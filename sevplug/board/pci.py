@@ -5,8 +5,8 @@ After the PCI Local Bus Specification 3.0, section 3.2.2.3.2, and QEMU's hw/pci/
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
 from sevplug.board.irq import IrqLine
 from sevplug.board.pci_function import BarKind, PciBar, PciFunction
@@ -49,6 +49,24 @@ class PciHost(Device):
         self._reset_control = 0
         for function in self._functions.values():
             function.reset()
+
+    def save(self) -> dict[str, Any]:
+        functions = {f"{place:02x}": function.save() for place, function in self._functions.items()}
+        return {"address": self._address, "reset_control": self._reset_control, "functions": functions}
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        functions = {f"{place:02x}": function for place, function in self._functions.items()}
+        if functions.keys() != state["functions"].keys():
+            raise ValueError("other functions than are on the bus")
+        self._address, self._reset_control = int(state["address"]), int(state["reset_control"])
+        for place, function in functions.items():
+            held = state["functions"][place]
+            function.load(held)
+            for bar, base in zip(function.bars, held["bars"], strict=True):
+                if bar.kind is BarKind.MEMORY:
+                    bar.base = None if base is None else int(base)
+                elif bar.base != base:
+                    self._move_io(function, bar, base)
 
     def add_function(self, slot: int, number: int, function: PciFunction) -> None:
         """Put ``function`` at 00:``slot``.``number`` (0..31, 0..7); `ConfigError` when that place is taken.

@@ -6,7 +6,8 @@ The interface for devices to come: make a `PciFunction`, give it BARs with `add_
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import attrs
 
@@ -154,6 +155,21 @@ class PciFunction:
 
     def written(self, offset: int, size: int) -> None:
         """Called after each write of the guest to ``[offset, offset + size)``."""
+
+    def save(self) -> dict[str, Any]:
+        """The configuration space, and where BARs are decoded, as plain data; subclasses add theirs."""
+        return {
+            "config": bytes(self.config),
+            "interrupt": self._interrupt,
+            "bars": [bar.base for bar in self.bars],
+        }
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Put back what `save` gave, but for BARs, whose place is the bus's; wires are restored on their own."""
+        if len(state["config"]) != len(self.config):
+            raise ValueError(f"{len(state['config'])} bytes of configuration space")
+        self.config[:] = state["config"]
+        self._interrupt = bool(state["interrupt"])
 
     def reset(self) -> None:
         """Power-on values; BARs are no longer decoded."""

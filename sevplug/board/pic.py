@@ -5,17 +5,22 @@ Master at 0x20/0x21, slave at 0xA0/0xA1 on input 2, edge/level control at 0x4D0/
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
 from sevplug.board.ports import read_bytes, write_bytes
 from sevplug.core.bus import Device
+from sevplug.core.snapshot.fields import load_fields, save_fields
 
 if TYPE_CHECKING:
     from sevplug.core.machine import Machine
 
 _NONE = 8  # a priority below all others
 _SPURIOUS = 7
+_SAVED = (
+    "elcr", "irr", "imr", "isr", "base", "_inputs", "_top", "_read_isr", "_poll", "_special_mask", "_auto_eoi",
+    "_rotate_on_auto_eoi", "_fully_nested", "_needs_icw4", "_single", "_init_step",
+)  # fmt: skip
 
 
 class _Chip:
@@ -173,6 +178,15 @@ class Pic(Device):
         self._master.reset()
         self._slave.reset()
         self._update()
+
+    def save(self) -> dict[str, Any]:
+        chips = {"master": save_fields(self._master, _SAVED), "slave": save_fields(self._slave, _SAVED)}
+        return {**chips, "output": self.output}
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        load_fields(self._master, _SAVED, state["master"])
+        load_fields(self._slave, _SAVED, state["slave"])
+        load_fields(self, ("output",), state)
 
     def set_irq(self, irq: int, level: bool) -> None:
         """Drive ISA interrupt ``irq`` (0..15; 2 is the cascade and has no wire)."""

@@ -7,7 +7,8 @@ system software uses, counts in binary too, as in QEMU.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
@@ -15,12 +16,18 @@ from sevplug.board.irq import IrqLine
 from sevplug.board.ports import read_bytes, write_bytes
 from sevplug.core.bus import Device
 from sevplug.core.clock import Clock, Timer
+from sevplug.core.snapshot.fields import load_fields, save_fields
 
 if TYPE_CHECKING:
     from sevplug.core.machine import Machine
 
 FREQUENCY = 1_193_182
 _SECOND = 10**9
+_SAVED = ("_speaker", "_refresh")
+_SAVED_OF_COUNTER = (
+    "gate", "mode", "access", "bcd", "count", "loaded_at", "running", "_latched", "_status?", "_read_high",
+    "_write_low?",
+)  # fmt: skip
 _LOW, _HIGH, _BOTH = 1, 2, 3
 
 
@@ -165,6 +172,16 @@ class Pit(Device):
         self._speaker = 0
         self._refresh = False
         self._clock.cancel(self._timer)
+
+    def save(self) -> dict[str, Any]:
+        counters = [save_fields(counter, _SAVED_OF_COUNTER) for counter in self._counters]
+        return {**save_fields(self, _SAVED), "counters": counters, "timer": self._clock.save_timer(self._timer)}
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        load_fields(self, _SAVED, state)
+        for counter, held in zip(self._counters, state["counters"], strict=True):
+            load_fields(counter, _SAVED_OF_COUNTER, held)
+        self._clock.load_timer(self._timer, state["timer"])
 
     def _rise(self) -> None:
         # A pulse is all an edge-triggered input sees of OUT.

@@ -7,8 +7,8 @@ After Intel's 82371AB data sheet and QEMU's hw/acpi/piix4.c and core.c.  The gue
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
 from sevplug.board.i440fx import INTEL
 from sevplug.board.irq import IrqLine
@@ -17,6 +17,7 @@ from sevplug.board.ports import read_bytes, write_bytes
 from sevplug.core.bus import Bus, Device
 from sevplug.core.clock import Clock, Timer
 from sevplug.core.errors import ConfigError
+from sevplug.core.snapshot.fields import load_fields, save_fields
 
 if TYPE_CHECKING:
     from sevplug.core.machine import Machine
@@ -33,6 +34,7 @@ TIMER_STATUS, GLOBAL_STATUS, POWER_BUTTON, SLEEP_BUTTON, RTC_STATUS = 1, 1 << 5,
 _EVENTS = TIMER_STATUS | GLOBAL_STATUS | POWER_BUTTON | SLEEP_BUTTON | RTC_STATUS
 _SCI_ENABLE, _SLEEP_ENABLE = 1, 1 << 13
 _SLEEP_OFF, _SLEEP_DISK = 0, 2
+_SAVED = ("_status", "_enable", "_control", "_overflow_at", "_gpe", "_smi")
 GPE_BASE, _GPE_SIZE = 0xAFE0, 4
 SMI_COMMAND = 0xB2
 _ACPI_ENABLE, _ACPI_DISABLE = 0xF1, 0xF0
@@ -94,6 +96,18 @@ class PowerManagement(Device):
         self._gpe = bytearray(_GPE_SIZE)
         self._smi = bytearray(2)
 
+    def save(self) -> dict[str, Any]:
+        return {**save_fields(self, _SAVED), "base": self._base, "timer": self._clock.save_timer(self._timer)}
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        base = state["base"]
+        if base is not None and not 0 <= base <= 0x1_0000 - _SIZE:
+            raise ValueError(f"registers at port {base:#x}")
+        load_fields(self, _SAVED, state)
+        self._clock.load_timer(self._timer, state["timer"])
+        if base != self._base:
+            self._decode(base)
+
     def power_button(self) -> None:
         """Press it: a guest with ACPI switches itself off."""
         self._status |= POWER_BUTTON
@@ -106,6 +120,9 @@ class PowerManagement(Device):
         wanted = base if base and config[_PMREGMISC] & 1 else None
         if wanted == self._base:
             return
+        self._decode(wanted)
+
+    def _decode(self, wanted: int | None) -> None:
         if self._base is not None:
             self._bus.release_ports(self._base, _SIZE)
             self._base = None

@@ -7,8 +7,9 @@ host's clock it is the host's date.  Register 0x0D always reads 0x80 (the batter
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sevplug.board import rtc_time
 from sevplug.board.irq import IrqLine
@@ -16,6 +17,7 @@ from sevplug.board.ports import read_bytes, write_bytes
 from sevplug.core.bus import Device
 from sevplug.core.clock import Timer
 from sevplug.core.memory import GuestMemory
+from sevplug.core.snapshot.fields import load_fields, save_fields
 
 if TYPE_CHECKING:
     from sevplug.core.machine import Machine
@@ -27,6 +29,7 @@ A, B, C, D = 0x0A, 0x0B, 0x0C, 0x0D
 A_UPDATING = 0x80
 B_SET, B_PERIODIC, B_ALARM, B_UPDATE = 0x80, 0x40, 0x20, 0x10
 C_IRQ, C_PERIODIC, C_ALARM, C_UPDATE = 0x80, 0x40, 0x20, 0x10
+_SAVED = ("_registers", "_index", "_nmi_masked", "_offset", "_checked")
 _PS2_CENTURY = 0x37
 _TIME = frozenset([*range(10), rtc_time.CENTURY]) - {1, 3, 5}
 _ALARMS = frozenset([1, 3, 5])
@@ -64,6 +67,13 @@ class Rtc(Device):
         self._registers[C] = 0
         self._clock.cancel(self._timer)
         self._irq(False)
+
+    def save(self) -> dict[str, Any]:
+        return {**save_fields(self, _SAVED), "timer": self._clock.save_timer(self._timer)}
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        load_fields(self, _SAVED, state)
+        self._clock.load_timer(self._timer, state["timer"])
 
     def _time(self) -> int:
         """Nanoseconds since 1970."""

@@ -10,8 +10,8 @@ for a while, or it reads the line status over and over.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
 from sevplug.board.chardev.ends import open_ends
 from sevplug.board.chardev.source import Link, Source
@@ -21,6 +21,7 @@ from sevplug.board.ports import read_bytes, write_bytes
 from sevplug.core.bus import Device
 from sevplug.core.clock import Clock, Timer
 from sevplug.core.result import QUIT
+from sevplug.core.snapshot.fields import load_fields, save_fields
 
 if TYPE_CHECKING:
     from sevplug.core.machine import Machine
@@ -42,6 +43,11 @@ _MSR_CONNECTED = 0xB0
 _POLLS = 16
 # Drivers switch interrupts on for a moment to probe the port, and then clear it: input would be lost.
 _SETTLED_NS = 1_000_000
+
+_SAVED = (
+    "_backlog", "_held", "_divisor", "_ier", "_fcr", "_lcr", "_mcr", "_lsr", "_msr", "_scratch", "_received", "_buffer",
+    "_trigger", "_thr_pending", "_timeout_pending", "_settled", "_polls",
+)  # fmt: skip
 
 LISTENING = "serial.listening"  # address
 WAITING = "serial.waiting"  # address: the machine is built on when a client has come
@@ -71,6 +77,8 @@ class Serial(Device):
 
     def attach(self, machine: Machine) -> None:
         self._clock = machine.clock
+        # A guest that waits for input asks for it again.
+        machine.on_restore.append(self._ask)
         sink, self._source = open_ends(machine.config.serial, "serial")
         self._sent.connect(machine.clock, sink)
         machine.bus.claim_ports(BASE, 8, self._read, self._write, self.name)
@@ -99,6 +107,21 @@ class Serial(Device):
         self._clock.cancel(self._settling)
         self._registers()
         self._update()
+
+    def save(self) -> dict[str, Any]:
+        # Whether the source owes an answer is the host's: who goes on from here asks anew.
+        return {
+            **save_fields(self, _SAVED),
+            "sent": self._sent.save(),
+            "timer": self._clock.save_timer(self._timer),
+            "settling": self._clock.save_timer(self._settling),
+        }
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        load_fields(self, _SAVED, state)
+        self._sent.load(state["sent"])
+        self._clock.load_timer(self._timer, state["timer"])
+        self._clock.load_timer(self._settling, state["settling"])
 
     def close(self) -> None:
         self._sent.close()

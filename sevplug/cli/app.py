@@ -22,6 +22,7 @@ INTERRUPTED = 130
 # command -> the module whose `command()` makes it
 _COMMANDS = {
     "run": "sevplug.cli.run",
+    "snapshot": "sevplug.cli.snapshot",
     "qemu": "sevplug.cli.qemu",
     "matrix": "sevplug.cli.matrix",
     "plugins": "sevplug.cli.plugins",

@@ -150,6 +150,17 @@ def parse_seconds(option: str, text: str) -> float:
     return float(text)
 
 
+def parse_number(option: str, text: str, highest: int) -> int:
+    """A number from 0 to ``highest``, in decimal or, behind 0x, in hexadecimal."""
+    try:
+        number = int(text, 0)
+    except ValueError:
+        number = -1
+    if not 0 <= number <= highest:
+        raise ConfigError(f"{option} {text}: expected a number from 0 to {highest:#x}")
+    return number
+
+
 def parse_serial(option: str, text: str) -> str:
     """What the serial port is connected to, as `sevplug.board.chardev.ends` spells it; ``none`` is ``null``."""
     if text == "none":

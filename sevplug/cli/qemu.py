@@ -9,6 +9,7 @@ import attrs
 import click
 
 from sevplug.board.disk import DiskSpec
+from sevplug.cli.from_snapshot import key_option
 from sevplug.cli.machine_command import MachineCommand, common_options, loaded_plugins, session_options
 from sevplug.cli.qemu_options import QemuRequest, parse_qemu
 from sevplug.cli.session import Session, embedded_guest, load_images, run_session
@@ -59,7 +60,7 @@ def command() -> QemuCommand:
         callback=_qemu,
         help=HELP,
         short_help="Run a guest with QEMU's own options.",
-        params=common_options(),
+        params=[*common_options(), key_option()],
         options_metavar="[QEMU OPTIONS] [OPTIONS]",
     )
 
@@ -75,7 +76,7 @@ def _qemu(ctx: click.Context, /, **values: Any) -> int:
         memory=request.memory,
         objects=request.objects,
         machine_options=request.machine,
-        options=_options(ctx.command.plugin_options(values), request),
+        options=_options(ctx.command.plugin_options(values), request, values["snapshot_key"]),
         serial=request.serial,
         paused=request.paused,
         reboot=request.reboot,
@@ -104,7 +105,7 @@ def _images(request: QemuRequest) -> tuple[BootImages, dict[UUID, bytes]]:
     return load_images(code, variables, kernel, initrd, request.append), {}
 
 
-def _options(values: dict[str, Any], request: QemuRequest) -> dict[str, Any]:
+def _options(values: dict[str, Any], request: QemuRequest, key: str | None) -> dict[str, Any]:
     """The plug-ins' option values, with those that have a spelling of QEMU's own.
 
     `ConfigError` where the plug-in that would honour one is off.
@@ -120,6 +121,7 @@ def _options(values: dict[str, Any], request: QemuRequest) -> dict[str, Any]:
             raise ConfigError(f"-drive file={request.disks[0].path}: no enabled plug-in takes this option")
         disks = [DiskSpec(disk.path, disk.read_only, "-drive") for disk in request.disks]
         values["disk"] = (*disks, *values["disk"])
+    values["snapshot_key"] = key
     if request.name is not None:
         values["name"] = request.name
     return values

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import attrs
 import click
 
+from sevplug.cli.from_snapshot import config_of, from_options, given, open_snapshot, refuse_too_late
 from sevplug.cli.machine_command import MachineCommand, common_options, loaded_plugins, session_options
 from sevplug.cli.options import (
     CONFIDENTIAL_TYPES,
@@ -19,6 +21,10 @@ from sevplug.cli.options import (
 from sevplug.cli.session import Session, embedded_guest, load_images, run_session
 from sevplug.core.config import BootImages, MachineConfig, ObjectSpec
 from sevplug.core.errors import ConfigError
+from sevplug.core.plugins import PluginManager
+
+if TYPE_CHECKING:
+    from sevplug.core.snapshot import Snapshot
 
 HELP = """Run a guest; with no --bios, --pflash or --kernel, the one that comes with sevplug.
 
@@ -34,6 +40,11 @@ def command() -> MachineCommand:
 
 
 def _options() -> list[click.Parameter]:
+    return [*from_options(), *guest_options()]
+
+
+def guest_options() -> list[click.Parameter]:
+    """Fresh options that say what the guest is, and how its run is shown."""
     return [
         click.Option(["--bios"], metavar="FILE", help="Firmware, mapped so that it ends at 4 GiB."),
         click.Option(
@@ -89,6 +100,15 @@ def _options() -> list[click.Parameter]:
 
 @click.pass_context
 def _run(ctx: click.Context, /, **values: Any) -> int:
+    snapshot = open_snapshot(values)
+    session, plugins = session_of(ctx, values, snapshot)
+    return run_session(session, plugins)
+
+
+def session_of(
+    ctx: click.Context, values: dict[str, Any], snapshot: Snapshot | None = None
+) -> tuple[Session, PluginManager]:
+    """What the parsed ``values`` ask for; where there is a ``snapshot``, it says what they leave open."""
     assert isinstance(ctx.command, MachineCommand)
     plugins = loaded_plugins(ctx, values["words"])
     objects = parse_objects("--object", values["objects"])
@@ -100,12 +120,15 @@ def _run(ctx: click.Context, /, **values: Any) -> int:
         from sevplug.cli.owner_role import read_owner_secrets
 
         secrets = read_owner_secrets(values["secrets"])
-    boot = _images(values)
+    boot = _images(values) if snapshot is None else _images_given(values)
     demonstration = boot is None and not secrets
-    if boot is None:
+    if snapshot is not None:
+        refuse_too_late(ctx)
+        boot = boot or BootImages()
+    elif boot is None:
         boot, demonstration_secrets = embedded_guest()
         secrets = secrets or demonstration_secrets
-    if plugins.has_plugin("sev"):
+    if plugins.has_plugin("sev") and snapshot is None:
         from sevplug.plugins.kernel_hashes import with_kernel_hashes
 
         objects = with_kernel_hashes(objects, boot)
@@ -115,13 +138,47 @@ def _run(ctx: click.Context, /, **values: Any) -> int:
         cpu=values["cpu"],
         objects=objects,
         machine_options=machine,
-        options=ctx.command.plugin_options(values),
+        options={**ctx.command.plugin_options(values), "snapshot_key": values["snapshot_key"]},
         serial=serial,
         paused=values["paused"],
         seed=values["seed"],
         clock=values["clock"],
     )
-    return run_session(Session(config, secrets, demonstration, **session_options(values)), plugins)
+    if snapshot is not None:
+        config = _completed(ctx, values, config, snapshot)
+    return Session(config, secrets, demonstration, snapshot=snapshot, **session_options(values)), plugins
+
+
+# Parameters that are called otherwise than the fields they fill.
+_FIELDS = {
+    "bios": ("firmware",), "pflash": ("firmware", "variables"), "append": ("cmdline",), "machine": ("machine_options",),
+}  # fmt: skip
+
+
+def _completed(ctx: click.Context, values: dict[str, Any], config: MachineConfig, snapshot: Snapshot) -> MachineConfig:
+    """``config`` with what the command line leaves to ``snapshot``."""
+    wanted = given(ctx, tuple(values))
+    fields = {field for name in wanted for field in _FIELDS.get(name, (name,))}
+    completed = config_of(snapshot, config, fields)
+    if "objects" not in wanted:
+        return completed
+    from sevplug.plugins.kernel_hashes import with_kernel_hashes
+
+    return attrs.evolve(completed, objects=with_kernel_hashes(completed.objects, completed.boot))
+
+
+def _images_given(values: dict[str, Any]) -> BootImages:
+    """The images of the command line, beside a snapshot that has the others."""
+    flash = values["pflash"]
+
+    firmware = ("--bios", values["bios"]) if values["bios"] is not None else ("--pflash", flash[0]) if flash else None
+    return load_images(
+        firmware,
+        ("--pflash", flash[1]) if len(flash) > 1 else None,
+        None if values["kernel"] is None else ("--kernel", values["kernel"]),
+        None if values["initrd"] is None else ("--initrd", values["initrd"]),
+        values["append"],
+    )
 
 
 def _images(values: dict[str, Any]) -> BootImages | None:

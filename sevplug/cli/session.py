@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import signal
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 from uuid import UUID
 
@@ -21,6 +21,7 @@ from sevplug.core.result import RESULTS, TIMEOUT
 
 if TYPE_CHECKING:
     from sevplug.core.machine import Machine
+    from sevplug.core.snapshot import Snapshot
 
 TIMED_OUT = 3
 # QEMU's limit for the flash of a PC; what goes over RAM is refused when it is placed.
@@ -35,6 +36,7 @@ class Session:
     ``secrets``: what the guest owner, played in this process, injects; empty: nobody plays.  ``optional_secrets``: they
     are a demonstration, left out with a warning where the guest cannot take them.  ``timeout``: wall seconds.
     ``summary``: a file name.  ``ram_digest``: RAM's digest at the end is wanted.  ``warnings``: lines for the log.
+    ``snapshot``: what the guest goes on from.
     """
 
     config: MachineConfig
@@ -44,6 +46,7 @@ class Session:
     summary: str | None = None
     ram_digest: bool = False
     warnings: tuple[str, ...] = ()
+    snapshot: Snapshot | None = None
 
 
 def load_images(
@@ -77,20 +80,19 @@ def embedded_guest() -> tuple[BootImages, dict[UUID, bytes]]:
     return embedded.load(), {embedded.SECRET_GUID: embedded.SECRET}
 
 
-def run_session(session: Session, plugins: PluginManager) -> int:
-    """Build, launch and run the guest; the exit status says how it ended.
+@contextlib.contextmanager
+def opened(session: Session, plugins: PluginManager) -> Iterator[Machine]:
+    """The machine of ``session``: built, with its launch played by the owner where there is one, or restored.
 
-    `ConfigError` and `LaunchRefused` where it never ran, `EndedBadly` where it did not end in order.
+    `ConfigError` and `LaunchRefused` where it cannot be.
     """
     from sevplug.core.machine import Machine
-    from sevplug.core.signals import ended_by_signals
 
     if session.config.paused and not any(session.config.options.get(name) for name in ("qmp", "gdb")):
         raise ConfigError("-S: without a server nothing could ever let the guest run, expected --qmp or --gdb too")
     if session.config.boot.direct and not plugins.has_plugin("direct-boot"):
         raise ConfigError("--kernel: without firmware the plug-in direct-boot starts it, expected it to be on")
     with contextlib.ExitStack() as stack:
-        summary = None if session.summary is None else stack.enter_context(SummaryFile(session.summary))
         try:
             machine = stack.enter_context(Machine(session.config, plugins))
         except OSError as error:
@@ -99,8 +101,23 @@ def run_session(session: Session, plugins: PluginManager) -> int:
             raise ConfigError(f"-m: the host has no {session.config.memory} bytes of memory for the guest") from None
         for text in session.warnings:
             machine.warn(text)
+        if session.snapshot is not None:
+            machine.restore(session.snapshot)
         if session.secrets:
             _own(machine, session)
+        yield machine
+
+
+def run_session(session: Session, plugins: PluginManager) -> int:
+    """Build, launch and run the guest; the exit status says how it ended.
+
+    `ConfigError` and `LaunchRefused` where it never ran, `EndedBadly` where it did not end in order.
+    """
+    from sevplug.core.signals import ended_by_signals
+
+    with contextlib.ExitStack() as stack:
+        summary = None if session.summary is None else stack.enter_context(SummaryFile(session.summary))
+        machine = stack.enter_context(opened(session, plugins))
         with ended_by_signals(machine, signal.SIGINT, signal.SIGTERM) as interrupted:
             run = machine.run(session.timeout)
         document = machine.summary(run, ram_digest=session.ram_digest)

@@ -7,12 +7,12 @@ propolis' pio.rs.  What nobody claims reads as all ones and swallows writes, lik
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from sevplug.core.errors import ConfigError
+from sevplug.core.errors import ConfigError, SnapshotError
 
 if TYPE_CHECKING:
     from sevplug.core.machine import Machine
@@ -31,6 +31,22 @@ class Device:
 
     def reset(self) -> None:
         """Return to the power-on state."""
+
+    def save(self) -> Mapping[str, Any]:
+        """The state at this moment as plain data (`sevplug.core.snapshot.fields`); empty where there is none.
+
+        Timers are saved by `Clock.save_timer`.  A device that has not this method and `load` lets no snapshot of its
+        machine be made: none is ever incomplete.  `SnapshotError` for a state that cannot be saved.
+        """
+        raise SnapshotError(f"device {self.name} has not said how it is saved")
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Put back what `save` gave, without an effect on others: wires and memory are restored on their own.
+
+        Devices are loaded in the order of adding.  KeyError, TypeError or ValueError for what cannot have come from
+        `save`.
+        """
+        raise SnapshotError(f"device {self.name} has not said how it is loaded")
 
     def close(self) -> None:
         """Give back what the host lent (files, sockets); called once, at the machine's end."""

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import heapq
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import attrs
 
@@ -20,6 +21,8 @@ class Timer:
     callback: Callable[[], None]
     deadline: int | None = None
     _generation: int = 0
+    # Of those that are due at once, the lower one is run first.
+    _sequence: int = 0
 
 
 class Clock:
@@ -31,6 +34,7 @@ class Clock:
         self.now = 0
         self._queue: list[tuple[int, int, int, Timer]] = []
         self._sequence = 0
+        self._saved: list[Timer] = []
         # The earliest deadline, kept as a plain number because the run loop compares it at each event.
         self.next_deadline: float = float("inf")
 
@@ -43,7 +47,11 @@ class Clock:
         timer.deadline = deadline
         timer._generation += 1
         self._sequence += 1
-        heapq.heappush(self._queue, (deadline, self._sequence, timer._generation, timer))
+        self._push(timer, deadline, self._sequence)
+
+    def _push(self, timer: Timer, deadline: int, sequence: int) -> None:
+        timer._sequence = sequence
+        heapq.heappush(self._queue, (deadline, sequence, timer._generation, timer))
         self._refresh()
 
     def cancel(self, timer: Timer) -> None:
@@ -82,6 +90,47 @@ class Clock:
     def go_on(self) -> None:
         """The guest runs again; harmless when it did."""
 
+    # -- snapshots -------------------------------------------------------------------------------------------------
+
+    def save(self) -> dict[str, Any]:
+        """The time, as plain data.  Whoever owns a timer saves it by `save_timer`, behind this."""
+        self.catch_up()
+        self._saved = []
+        return {"now": self.now, "sequence": self._sequence}
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """The time is what `save` said, and stands still; no timer is armed: those who own one load it behind this."""
+        now, sequence = int(state["now"]), int(state["sequence"])
+        for _deadline, _sequence, _generation, timer in self._queue:
+            timer.deadline = None
+            timer._generation += 1
+        self._queue.clear()
+        self._refresh()
+        self._set(now)
+        self._sequence = sequence
+
+    def save_timer(self, timer: Timer) -> list[int] | None:
+        """``timer`` as plain data: when it is due and its place among those due at once, None when it is not armed."""
+        self._saved.append(timer)
+        return None if timer.deadline is None else [timer.deadline, timer._sequence]
+
+    def load_timer(self, timer: Timer, state: list[int] | None) -> None:
+        """Arm ``timer`` as `save_timer` found it."""
+        self.cancel(timer)
+        if state is not None:
+            deadline, sequence = state
+            timer.deadline = int(deadline)
+            self._push(timer, int(deadline), int(sequence))
+
+    def unsaved(self) -> list[Timer]:
+        """The armed timers that nobody has saved since `save`."""
+        saved = {id(timer) for timer in self._saved}
+        armed = [entry[3] for entry in self._queue if entry[2] == entry[3]._generation]
+        return [timer for timer in armed if id(timer) not in saved]
+
+    def _set(self, now: int) -> None:
+        self.now = now
+
     def _refresh(self) -> None:
         queue = self._queue
         while queue and queue[0][2] != queue[0][3]._generation:
@@ -106,6 +155,11 @@ class HostClock(Clock):
     @property
     def overdue(self) -> bool:
         return self._elapsed() >= self.next_deadline
+
+    def _set(self, now: int) -> None:
+        # The time in which nothing ran has not passed, nor will any before the guest runs.
+        self._standing = time.monotonic_ns()
+        self._origin, self.now = self._standing - now, now
 
     def catch_up(self) -> None:
         self.now = self._elapsed()

@@ -17,6 +17,10 @@ class PluginError(ConfigError):
     """A plug-in is unknown, twice there, or failed; the text names its distribution and how to leave it out."""
 
 
+class SnapshotError(ConfigError):
+    """A snapshot cannot be made, or is none that fits this machine."""
+
+
 class LaunchRefused(SevplugError):
     """The launch cannot go on (exit status 4): a wrong state, a refused packet, an image that does not fit.
 

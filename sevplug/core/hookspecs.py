@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from sevplug.core.launch import Launch, LaunchMeasurement, LaunchRequest, LaunchSecret
     from sevplug.core.machine import Machine
     from sevplug.core.result import End
+    from sevplug.core.snapshot.saved_state import SavedState
     from sevplug.core.vcpu import CpuidRegisters, VCpu
     from sevplug.core.views import PageCipher, PageEvent
 
@@ -196,6 +197,23 @@ def launch_secret(machine: Machine, launch: Launch, packet: LaunchSecret) -> int
 @hookspec
 def finish(machine: Machine, launch: Launch) -> None:
     """All, cold: the guest is about to run for the first time; the launch cannot be changed afterwards."""
+
+
+@hookspec
+def snapshot_save(machine: Machine) -> SavedState | None:
+    """All, cold: a snapshot of ``machine`` is made, between two instructions; the plug-in's own state for it.
+
+    None: there is nothing to save.  A plug-in that is an object with attributes, or has hung something on the machine,
+    and does not implement this lets no snapshot be made.  `SnapshotError` when it cannot be just now.
+    """
+
+
+@hookspec
+def snapshot_load(machine: Machine, state: Mapping[str, Any]) -> None:
+    """All, cold: ``state`` is what the plug-in's `snapshot_save` gave; devices have theirs already, the CPU not yet.
+
+    KeyError, TypeError or ValueError for what cannot have come from there.
+    """
 
 
 @hookspec

@@ -10,8 +10,8 @@ import base64
 import contextlib
 import hashlib
 import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
@@ -22,15 +22,25 @@ from sevplug.core.clock import Clock, HostClock
 from sevplug.core.config import MachineConfig, ObjectSpec
 from sevplug.core.control import Control
 from sevplug.core.engine import DebugUnit, Engine
-from sevplug.core.errors import ConfigError, LaunchRefused
+from sevplug.core.errors import ConfigError, LaunchRefused, SnapshotError
 from sevplug.core.interrupts import InterruptSource, NoInterrupts
-from sevplug.core.launch import Launch, LaunchRegion, LaunchRequest, LaunchSecret
+from sevplug.core.launch import (
+    Launch,
+    LaunchMeasurement,
+    LaunchRegion,
+    LaunchRequest,
+    LaunchSecret,
+    LaunchState,
+)
 from sevplug.core.memory import HIGH_RAM_BASE, GuestMemory
 from sevplug.core.placement import place_firmware
 from sevplug.core.plugins import PluginManager, load_plugins
 from sevplug.core.result import Counters, End, RunResult
 from sevplug.core.vcpu import VCpu
 from sevplug.core.views import PageCounts, PageEvent, PageRun
+
+if TYPE_CHECKING:
+    from sevplug.core.snapshot.snapshot import Snapshot
 
 # A guest that only the host can wake is left asleep in steps of this many seconds, and for how long in all.
 _SLEEP_SECONDS, _SLEEP_LIMIT = 0.05, 1.0
@@ -61,6 +71,8 @@ class Machine:
         self.interrupt_source: InterruptSource = NoInterrupts()
         self.private: dict[str, object] = {}
         self.devices: list[Device] = []
+        # Called when the machine has gone back to a snapshot, by whoever has heard what the guest said since.
+        self.on_restore: list[Callable[[], None]] = []
         self.status = "prelaunch"
         self.failure: BaseException | None = None
         self._objects = list(config.objects)
@@ -116,6 +128,11 @@ class Machine:
     def debug(self) -> DebugUnit:
         """Breakpoints and single steps; at a breakpoint the machine is paused, with the status ``debug``."""
         return self.engine.debug
+
+    @property
+    def ended(self) -> End | None:
+        """Why the guest has ended, as far as the machine itself knows; None while it can go on."""
+        return self._end
 
     def take_objects(self, *types: str) -> list[ObjectSpec]:
         """Hand over the ``-object`` specifications of these types (hook ``machine_init`` only)."""
@@ -271,6 +288,9 @@ class Machine:
             if not self._paused:
                 self.resume()
             while self._end is None and not until():
+                if not self._paused:
+                    # A request may have put back a snapshot, and then the guest stands still.
+                    self.resume()
                 if self._paused and not self.debug.stepping:
                     self.control.serve(min(0.2, max(0.001, deadline - time.monotonic())))
                 elif self.engine.run():
@@ -284,6 +304,20 @@ class Machine:
                 if time.monotonic() >= deadline and self._end is None and not until():
                     return False
         return True
+
+    def advance_to(self, address: int, timeout: float | None = None) -> bool:
+        """Run until the instruction at linear ``address`` is next; False when the guest ended or the time passed first.
+
+        As behind `advance`, `run` goes on.  ``timeout``: wall seconds.
+        """
+        self.debug.breakpoints.insert(address)
+        try:
+            self.advance(timeout, lambda: self.status == "debug")
+            reached = self.status == "debug" and self._end is None
+        finally:
+            self.debug.breakpoints.remove(address)
+        self._paused = self._paused and not reached
+        return reached and self.debug.linear_rip == address
 
     def resume(self) -> None:
         """Let the guest run; the launch is finished at the first time."""
@@ -354,6 +388,68 @@ class Machine:
         self.engine.power_on()
         self.plugins.hook.vcpu_init(cpu=self.cpu)
         self.engine.bind_translation()
+
+    # -- snapshots -----------------------------------------------------------------------------------------------
+
+    def snapshot(self) -> Snapshot:
+        """The whole machine at this moment, as a value; it goes on as `restore` would have it go on.
+
+        Where the guest stands still: before `run`, behind `advance`, in a function given to ``control.submit``.
+        `SnapshotError` in the middle of an instruction, before the launch, when the guest has ended, and when a plug-in
+        or a device cannot be saved.
+        """
+        if self._end is not None or self._closed:
+            raise SnapshotError("the guest has ended: there is nothing left to make a snapshot of")
+        if not self._launched:
+            raise SnapshotError("the guest was not launched: a snapshot is made of one that was")
+        from sevplug.core.snapshot.machine_state import take  # only for those who want one
+
+        with self._explained():
+            taken = take(self)
+        self.notify(events.SNAPSHOT_SAVE, memory=taken.image.size)
+        return taken
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """Become what ``snapshot`` is of, at the cost of the pages that were touched since; `run` goes on from there.
+
+        ``snapshot``: of this machine, or of one that was built from the same configuration, images and plug-ins.  What
+        is the host's (sockets, files, logs, whether it starts paused) stays this machine's.  `SnapshotError` when it is
+        of another machine; this one is unchanged then.
+        """
+        if self._closed:
+            raise SnapshotError("the machine was closed")
+        from sevplug.core.snapshot.machine_state import put_back  # only for those who have one
+
+        with self._explained():
+            put_back(self, snapshot)
+        self.notify(events.SNAPSHOT_RESTORE, memory=snapshot.image.size)
+
+    def save_life(self) -> dict[str, Any]:
+        """Where the machine is in its life, as plain data."""
+        measured = self.launch.measurement
+        return {
+            "started": self.status != "prelaunch",
+            "launched_as": self.launch.context is not None,
+            "launch": self.launch.state.value,
+            "regions": len(self.launch.regions),
+            "measurement": None if measured is None else [measured.digest, measured.blob],
+            "counters": attrs.asdict(self.counters),
+        }
+
+    def load_life(self, state: Mapping[str, Any]) -> None:
+        """Put back what `save_life` gave; the launch's context is its plug-in's to give.  The guest stands still."""
+        measured = state["measurement"]
+        self.launch = Launch(
+            LaunchState(state["launch"]),
+            regions=self._regions[: state["regions"]],
+            measurement=None if measured is None else LaunchMeasurement(bytes(measured[0]), bytes(measured[1])),
+        )
+        for name, count in state["counters"].items():
+            setattr(self.counters, attrs.fields_dict(Counters)[name].name, int(count))
+        self.status = "paused" if state["started"] else "prelaunch"
+        self._paused = self.config.paused
+        self._launched = True
+        self._end = None
 
     # -- end -----------------------------------------------------------------------------------------------------
 

@@ -12,9 +12,9 @@ from __future__ import annotations
 
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from itertools import groupby
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 import attrs
 
@@ -22,6 +22,7 @@ PAGE: Final = 4096
 # The state of a page is its form, and whether nobody has accessed it, or it was last written through the other view, or
 # it was accessed and nobody has written it.
 SHARED, PRIVATE_FORM, UNTOUCHED, STALE, UNWRITTEN = 0, 1, 2, 4, 8
+_HIGHEST_STATE = 15
 # How many pages are deciphered at once when the first of them is touched, and the unit of a cipher call that has one.
 _AHEAD = 512
 # No linear page begins there.
@@ -217,6 +218,31 @@ class PageForms:
             count = min(PAGE - inside, len(data) - done)
             self._write_page(page, inside, data[done : done + count], want, device=device)
             done += count
+
+    def save(self) -> dict[str, Any]:
+        """What is known of each page, as plain data; its bytes are saved by others."""
+        return {
+            "states": bytes(self.states),
+            "linear": self.linear.tobytes(),
+            "conversions": [[page, count] for page, count in sorted(self.conversions.items())],
+            "by_device": sorted(self._by_device),
+        }
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Put back what `save` gave; KeyError, TypeError or ValueError for what cannot have come from there."""
+        pages = len(self.states)
+        states, linear = state["states"], state["linear"]
+        if len(states) != pages or len(linear) != 8 * pages or max(states) > _HIGHEST_STATE:
+            raise ValueError("states of other pages")
+        conversions = {int(page): int(count) for page, count in state["conversions"]}
+        by_device = {int(page) for page in state["by_device"]}
+        if not all(0 <= page < pages for page in (*conversions, *by_device)):
+            raise ValueError("pages that are not there")
+        # In place, since the compiled callback knows where they lie.
+        self.states[:] = states
+        memoryview(self.linear).cast("B")[:] = linear
+        self.conversions = Counter(conversions)
+        self._by_device = by_device
 
     def counts(self) -> PageCounts:
         """The pages of this range."""

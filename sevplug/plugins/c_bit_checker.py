@@ -8,12 +8,14 @@ through the other view is how pages are converted, and no error.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from sevplug.core.cpumodel import PHYSICAL_BITS
 from sevplug.core.errors import ConfigError
 from sevplug.core.hookspecs import hookimpl
 from sevplug.core.result import STOPPED
+from sevplug.core.snapshot import SavedState
 from sevplug.core.vcpu import VCpu
 from sevplug.core.views import PageEvent
 from sevplug.plugins.symbols import NO_SYMBOLS, Symbols, read_symbols
@@ -85,6 +87,18 @@ class CBitCheckerPlugin:
         """Key ``c_bit_checker``."""
         if self._mode != OFF:
             document["c_bit_checker"] = {"findings": list(self.findings), "left_out": self._left_out}
+
+    @hookimpl
+    def snapshot_save(self) -> SavedState:
+        """The findings so far."""
+        seen = [list(key) for key in sorted(self._seen)]
+        return SavedState({"findings": list(self.findings), "left_out": self._left_out, "seen": seen})
+
+    @hookimpl
+    def snapshot_load(self, state: Mapping[str, Any]) -> None:
+        """Nothing was found since."""
+        self._seen = {(str(kind), int(gpa), int(rip)) for kind, gpa, rip in state["seen"]}
+        self.findings, self._left_out = [str(line) for line in state["findings"]], int(state["left_out"])
 
     # -- what is wrong -----------------------------------------------------------------------------------------------
 

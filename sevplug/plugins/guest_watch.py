@@ -19,6 +19,7 @@ from sevplug.core import events
 from sevplug.core.hookspecs import hookimpl
 from sevplug.core.machine import Machine
 from sevplug.core.result import FAULT, HALTED, HANG, PANIC, RESET, TIMEOUT, End
+from sevplug.core.snapshot import SavedState
 from sevplug.plugins.firmware_images import memory_hint
 
 _PANIC = re.compile(rb"Kernel panic - not syncing: ([^\r\n]*?)(?: \]---)?[\r\n]")
@@ -69,6 +70,16 @@ class GuestWatchPlugin:
         if final.result not in _OF_FIRMWARE:
             return named
         return attrs.evolve(final, detail=final.detail + self._hint)
+
+    @hookimpl
+    def snapshot_save(self) -> SavedState:
+        """What was heard so far."""
+        return SavedState({"tail": self._tail, "panic": self._panic})
+
+    @hookimpl
+    def snapshot_load(self, state: Mapping[str, Any]) -> None:
+        """Nothing was heard since."""
+        self._tail, self._panic = bytes(state["tail"]), state["panic"]
 
     def _heard(self, machine: Machine, piece: bytes) -> None:
         text = self._tail + piece

@@ -84,6 +84,11 @@ def summary(machine: Machine, document: dict[str, Any]) -> None:
 
 
 @hookimpl
+def snapshot_save() -> None:
+    """Nothing of the guest's is here."""
+
+
+@hookimpl
 def machine_close(machine: Machine) -> None:
     """Close the log's file, with the error that ended the machine as its last line."""
     journal = machine.private.pop(NAME, None)

@@ -41,6 +41,10 @@ class MeasurementPlugin:
         return LaunchMeasurement(digest, measured.blob)
 
     @hookimpl
+    def snapshot_save(self) -> None:
+        """The digest in progress is of no use once the launch is measured, and no snapshot is made before."""
+
+    @hookimpl
     def summary(self, machine: Machine, document: dict[str, Any]) -> None:
         """Adds the digest (hex) and the measurement (base64) to the key ``sev``."""
         measured = machine.launch.measurement

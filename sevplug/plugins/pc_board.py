@@ -11,6 +11,7 @@ from sevplug.board.pc import add_pc
 from sevplug.core.errors import ConfigError
 from sevplug.core.hookspecs import hookimpl
 from sevplug.core.result import HALTED, SHUTDOWN, End
+from sevplug.core.snapshot import SavedState
 from sevplug.core.vcpu import VCpu
 from sevplug.plugins.firmware_images import check_memory
 
@@ -111,6 +112,15 @@ def wrmsr(cpu: VCpu, index: int, value: int) -> bool | None:
         return None
     apic.write_base(value)
     return True
+
+
+@hookimpl
+def snapshot_save(machine: Machine) -> SavedState:
+    """The devices save themselves; which disks there are has to be known to build them."""
+    specs = machine.config.options.get("disk") or ()
+    assert isinstance(specs, Sequence)
+    texts = [str(spec) for spec in specs]
+    return SavedState(options={"disk": texts} if texts else {})
 
 
 @hookimpl

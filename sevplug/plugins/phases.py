@@ -20,6 +20,7 @@ from sevplug.board.serial import Serial
 from sevplug.core import events
 from sevplug.core.hookspecs import hookimpl
 from sevplug.core.machine import Machine
+from sevplug.core.snapshot import SavedState
 
 NAME: Final = "phases"
 PHASE: Final = "run.phase"  # phase (a key of PHASES), text (the same in words)
@@ -121,6 +122,18 @@ class PhasesPlugin:
                 self._begin(machine)
                 if self.phase in _GUEST:
                     self._tell(machine, self._guest)
+
+    @hookimpl
+    def snapshot_save(self) -> SavedState:
+        """How far the guest has come."""
+        return SavedState({"guest": self._guest, "tails": dict(self._tails)})
+
+    @hookimpl
+    def snapshot_load(self, state: Mapping[str, Any]) -> None:
+        """It has come no further."""
+        _GUEST.index(state["guest"])
+        self._guest = state["guest"]
+        self._tails = {str(port): bytes(tail) for port, tail in state["tails"].items()}
 
     def look(self, machine: Machine) -> None:
         """See by the CPU how far a guest has come that says nothing; on the machine's thread, between instructions."""

@@ -132,6 +132,10 @@ class ProgressPlugin:
         """The same for the summary."""
         return (yield from self._out_of_the_way())
 
+    @hookimpl
+    def snapshot_save(self) -> None:
+        """The line is of the run, whatever the guest goes back to."""
+
     @hookimpl(wrapper=True)
     def machine_close(self) -> Generator[None, object, object]:
         """The end, before anybody else's."""

@@ -6,6 +6,7 @@ and the launch as an ``-object sev-emulated`` describes it.  Nothing is encrypte
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -13,10 +14,11 @@ import attrs
 from sevplug.board.fw_cfg import FwCfg
 from sevplug.core.errors import ConfigError, GuestFault, LaunchRefused
 from sevplug.core.hookspecs import hookimpl
-from sevplug.core.launch import Launch, LaunchRegion, LaunchRequest
+from sevplug.core.launch import Launch, LaunchRegion, LaunchRequest, LaunchState
 from sevplug.core.machine import Machine
 from sevplug.core.paging import CR0_PG, CR4_PAE
 from sevplug.core.result import HALTED, REFUSED, TERMINATED, End
+from sevplug.core.snapshot import SavedState
 from sevplug.core.vcpu import PRIVATE, Access, CpuidRegisters, VCpu
 from sevplug.plugins import sev_object, sev_platform
 from sevplug.plugins.firmware_images import guid_table
@@ -28,9 +30,10 @@ from sevplug.sevapi import policy
 from sevplug.sevapi.context import SevContext
 from sevplug.sevapi.errors import SevApiError
 from sevplug.sevapi.hash_table import hash_images, required_area
+from sevplug.sevapi.keys import TransportKeys
 from sevplug.sevapi.memory_cipher import MemoryCipher, key_from_seed
 from sevplug.sevapi.status import Status, fw_error_to_str
-from sevplug.sevapi.version import EMULATED_API
+from sevplug.sevapi.version import EMULATED_API, ApiVersion
 
 if TYPE_CHECKING:
     import click
@@ -206,6 +209,38 @@ class SevPlugin:
             self._changed = changed_images(fw_cfg, machine.config.boot)
         if self._changed:
             machine.warn(f"{self._changed_text()}: firmware that checks the hashes will not start it")
+
+    @hookimpl
+    def snapshot_save(self, machine: Machine) -> SavedState:
+        """The launch.  Its keys only where they are still good for something, or where nobody can read them."""
+        folder = machine.config.options.get("platform")
+        options = {} if folder is None else {"platform": str(folder)}
+        context = machine.launch.context
+        if not isinstance(context, SevContext):
+            return SavedState({"context": None}, options=options)
+        kept = self.object.encrypt_memory or machine.launch.state is not LaunchState.RUNNING
+        api = context.api
+        data = {
+            "policy": int(context.policy),
+            "api": [api.major, api.minor, api.build],
+            "handle": context.handle,
+            "c_bit": context.c_bit,
+            "keys": [context.keys.tek, context.keys.tik] if kept else None,
+        }
+        return SavedState({"context": data, "changed": self._changed}, kept, options)
+
+    @hookimpl
+    def snapshot_load(self, machine: Machine, state: Mapping[str, Any]) -> None:
+        """The launch as it was; nothing is measured again."""
+        saved = state["context"]
+        if saved is None:
+            return
+        tek, tik = saved["keys"] or (sev_object.ZERO_KEY, sev_object.ZERO_KEY)
+        keys = TransportKeys(tek=bytes(tek), tik=bytes(tik))
+        api = ApiVersion(*map(int, saved["api"]))
+        launched = policy.Policy(int(saved["policy"]))
+        machine.launch.context = SevContext(launched, api, int(saved["handle"]), keys, int(saved["c_bit"]))
+        self._changed = [str(name) for name in state["changed"]]
 
     @hookimpl
     def guest_exit(self, end: End) -> End | None:

@@ -56,6 +56,8 @@ _WORDS: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
     events.RUN_STOP: lambda _f: "the guest is stopped",
     events.GUEST_RESET: lambda f: f"reset, asked for by the {'guest' if f['guest'] else 'host'} ({f['reason']})",
     events.GUEST_SHUTDOWN: lambda f: f"shutdown, asked for by the {'guest' if f['guest'] else 'host'} ({f['reason']})",
+    events.SNAPSHOT_SAVE: lambda f: f"snapshot made: {size(f['memory'])} of memory that is not zero",
+    events.SNAPSHOT_RESTORE: lambda f: f"back to a snapshot: {size(f['memory'])} of memory that is not zero",
     events.RUN_END: lambda f: f"{f['result']} after {f['seconds']:.3f} s: {f.get('detail') or RESULTS[f['result']]}",
     events.RUN_RAM: lambda f: f"SHA-256 of {size(f['size'])} of RAM: {f['sha256']}",
     events.WARNING: lambda f: str(f["text"]),

@@ -11,19 +11,22 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from sevplug.board.console import ConsoleError
     from sevplug.testing.embedded import EmbeddedGuest
-    from sevplug.testing.factories import MachineFactory, PausedMachineFactory
+    from sevplug.testing.factories import BootOnce, MachineFactory, PausedMachineFactory
     from sevplug.testing.guest import Guest
     from sevplug.testing.images import ImageFinder
+    from sevplug.testing.kept import KeptGuest
     from sevplug.testing.owner import Owner
     from sevplug.testing.paused import PausedGuest
     from sevplug.testing.platform import Platform
     from sevplug.testing.settings import Settings
 
 __all__ = [
+    "BootOnce",
     "ConsoleError",
     "EmbeddedGuest",
     "Guest",
     "ImageFinder",
+    "KeptGuest",
     "MachineFactory",
     "Owner",
     "PausedGuest",
@@ -33,10 +36,12 @@ __all__ = [
 ]
 
 _HOMES = {
+    "BootOnce": "sevplug.testing.factories",
     "ConsoleError": "sevplug.board.console",
     "EmbeddedGuest": "sevplug.testing.embedded",
     "Guest": "sevplug.testing.guest",
     "ImageFinder": "sevplug.testing.images",
+    "KeptGuest": "sevplug.testing.kept",
     "MachineFactory": "sevplug.testing.factories",
     "Owner": "sevplug.testing.owner",
     "PausedGuest": "sevplug.testing.paused",

@@ -13,11 +13,13 @@ from typing import Generic, Self, TypeVar, Unpack
 import attrs
 
 from sevplug.board.chardev.address import UNIX_PATH_MAX
+from sevplug.board.console import Pattern
 from sevplug.core.config import MachineConfig
 from sevplug.core.errors import SevplugError
 from sevplug.core.machine import Machine
 from sevplug.core.plugins import Selection, load_plugins
 from sevplug.testing.guest import Guest
+from sevplug.testing.kept import KeptGuest
 from sevplug.testing.owner import Owner
 from sevplug.testing.paused import PausedGuest
 from sevplug.testing.settings import Settings, configuration
@@ -111,6 +113,35 @@ class MachineFactory(_Factory[Guest]):
             return Guest(build(final), timeout)
 
         return self._made(make)
+
+
+class BootOnce(_Factory[Guest]):
+    """Boots guests that many tests share, one after the other; the fixture ``sevplug_boot_once``."""
+
+    def __call__(
+        self,
+        until: Pattern,
+        config: MachineConfig | None = None,
+        *,
+        plugins: Iterable[object] = (),
+        timeout: float = DEFAULT_TIMEOUT,
+        **settings: Unpack[Settings],
+    ) -> KeptGuest:
+        """Boot a guest until it has said ``until``, a regular expression, and keep it there.
+
+        The other arguments are those of `MachineFactory`.  `ConfigError` and `LaunchRefused` for what cannot be
+        launched, `ConsoleError` where it did not come so far.
+        """
+        __tracebackhide__ = True
+
+        def make() -> Guest:
+            final, build = self._config(config, settings, plugins)
+            return Guest(build(final), timeout)
+
+        guest = self._made(make)
+        guest.machine.start_launch()
+        guest.expect(until)
+        return KeptGuest(guest, guest.snapshot())
 
 
 class PausedMachineFactory(_Factory[PausedGuest]):

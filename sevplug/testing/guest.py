@@ -11,13 +11,16 @@ import re
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from sevplug.board.console import Console, ConsoleError, Pattern, last_lines
 from sevplug.core.errors import ConfigError, SevplugError
 from sevplug.core.machine import Machine
 from sevplug.core.result import QUIT, TIMEOUT, RunResult
 from sevplug.core.signals import Interrupted, ended_by_signals
+
+if TYPE_CHECKING:
+    from sevplug.core.snapshot.snapshot import Snapshot
 
 T = TypeVar("T")
 # Wall seconds that a machine in another thread gets to end.
@@ -92,6 +95,15 @@ class Guest:
     def call(self, function: Callable[[Machine], T]) -> T:
         """What ``function`` returns of the machine; here the same as calling it."""
         return function(self.machine)
+
+    def snapshot(self) -> Snapshot:
+        """The guest at this moment; `Machine.snapshot` says when there is none."""
+        return self.machine.snapshot()
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """Go back to ``snapshot``, whatever has become of the guest since: what it said since was not said."""
+        self.machine.restore(snapshot)
+        self._result, self._explained = None, False
 
     def close(self) -> None:
         """End the guest and give everything back, whoever runs it; harmless when called again."""

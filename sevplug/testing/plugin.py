@@ -14,6 +14,7 @@ import pytest
 
 if TYPE_CHECKING:
     from sevplug.testing import (
+        BootOnce,
         EmbeddedGuest,
         ImageFinder,
         MachineFactory,
@@ -53,6 +54,16 @@ def sevplug_machine(
     from sevplug.testing import MachineFactory
 
     with MachineFactory(_sevplug_folder, sevplug_owner, _teller(request)) as factory:
+        yield factory
+
+
+@pytest.fixture(scope="session")
+def sevplug_boot_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BootOnce]:
+    """Boot a guest once, for tests that begin there: sevplug_boot_once("login: ", kernel=...) -> KeptGuest."""
+    from sevplug.testing import BootOnce, Owner
+
+    folder = tmp_path_factory.mktemp("sevplug")
+    with BootOnce(folder, Owner(folder), lambda _heading, _text: None) as factory:
         yield factory
 
 

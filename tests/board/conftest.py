@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import attrs
 import pytest
@@ -39,6 +39,7 @@ class BoardMachine:
         self.interrupt_source: InterruptSource = NoInterrupts()
         self.private: dict[str, object] = {}
         self.devices: list[Device] = []
+        self.on_restore: list[Callable[[], None]] = []
         self.shutdowns: list[str] = []
         self.resets: list[str] = []
         self.warnings: list[str] = []

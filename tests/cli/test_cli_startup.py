@@ -107,6 +107,7 @@ def test_plugins_lists_what_is_installed(capsys: pytest.CaptureFixture[str]):
         "machine_close",
         "machine_init",
         "notify",
+        "snapshot_save",
         "summary",
     ]
 

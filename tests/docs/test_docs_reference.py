@@ -11,7 +11,7 @@ import sevplug
 from sevplug import Machine, MachineConfig
 from sevplug.boot import embedded
 from sevplug.core.result import ORDERLY, RESULTS, TIMEOUT
-from sevplug.plugins.qmp import commands, debug_commands, human, memory_commands, sev_commands
+from sevplug.plugins.qmp import commands, debug_commands, human, memory_commands, sev_commands, snapshot_commands
 
 REFERENCE = ROOT / "docs" / "reference"
 # Of the session with a client, not of the machine.
@@ -40,7 +40,7 @@ def test_every_key_of_the_summary_is_explained() -> None:
 
 def test_every_qmp_command_has_a_section() -> None:
     text = (REFERENCE / "qmp.md").read_text()
-    modules = (commands, sev_commands, memory_commands, debug_commands, human)
+    modules = (commands, sev_commands, memory_commands, debug_commands, snapshot_commands, human)
     known = {command.name: command for module in modules for command in module.COMMANDS}
     assert set(re.findall(r"^### (\S+)$", text, re.M)) == known.keys() | OF_A_SESSION
     for name, command in known.items():

@@ -281,7 +281,7 @@ def test_every_command_is_listed(tmp_path: Path) -> None:
         *("query-cpus-fast", "cont", "stop", "quit", "system_reset", "human-monitor-command"),
         *("query-sev", "query-sev-launch-measure", "query-sev-capabilities", "query-sev-attestation-report"),
         *("sev-inject-launch-secret", "memsave", "pmemsave", "dump-guest-memory"),
-        *("sevplug-debug-read", "sevplug-debug-write", "sevplug-query-memory"),
+        *("sevplug-debug-read", "sevplug-debug-write", "sevplug-query-memory", "sevplug-snapshot-save"),
     }
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from functools import partial
+from collections.abc import Mapping
+from typing import Any
 
 from sevplug.core.bus import Device
 from sevplug.core.clock import Timer
@@ -25,6 +26,8 @@ class TestInterrupts(Device):
     def __init__(self) -> None:
         self.pending: list[int] = []
         self.taken: list[int] = []
+        # The interrupts to come: (microseconds, periodic, timer).
+        self.timers: list[tuple[int, bool, Timer]] = []
 
     def attach(self, machine: Machine) -> None:
         self.machine = machine
@@ -36,13 +39,29 @@ class TestInterrupts(Device):
 
     def _arm(self, microseconds: int, *, periodic: bool) -> None:
         clock = self.machine.clock
-        timer = Timer(partial(self._fire, microseconds, periodic))
-        clock.start(timer, clock.now + microseconds * MICROSECOND)
+        clock.start(self._timer(microseconds, periodic), clock.now + microseconds * MICROSECOND)
 
-    def _fire(self, microseconds: int, periodic: bool) -> None:
-        self.raise_vector(TIMER_VECTOR)
-        if periodic:
-            self._arm(microseconds, periodic=True)
+    def _timer(self, microseconds: int, periodic: bool) -> Timer:
+        def fire() -> None:
+            self.timers.remove(entry)
+            self.raise_vector(TIMER_VECTOR)
+            if periodic:
+                self._arm(microseconds, periodic=True)
+
+        entry = (microseconds, periodic, Timer(fire))
+        self.timers.append(entry)
+        return entry[2]
+
+    def save(self) -> dict[str, Any]:
+        clock = self.machine.clock
+        timers = [[length, periodic, clock.save_timer(timer)] for length, periodic, timer in self.timers]
+        return {"pending": list(self.pending), "taken": list(self.taken), "timers": timers}
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        self.pending, self.taken = list(state["pending"]), list(state["taken"])
+        self.timers.clear()
+        for length, periodic, armed in state["timers"]:
+            self.machine.clock.load_timer(self._timer(length, periodic), armed)
 
     def raise_vector(self, vector: int) -> None:
         self.pending.append(vector)
@@ -63,6 +82,10 @@ class TestInterruptsPlugin:
 
     def __init__(self) -> None:
         self.device = TestInterrupts()
+
+    @hookimpl
+    def snapshot_save(self) -> None:
+        """The controller saves itself."""
 
     @hookimpl
     def add_devices(self, machine: Machine) -> None:

@@ -6,7 +6,7 @@ The board is a POST port that records what the guest writes to it (0x80) and a p
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import attrs
@@ -36,12 +36,23 @@ class TestBoard(Device):
 
     def __init__(self) -> None:
         self.written: list[tuple[int, int, int]] = []
+        self.on_write: Callable[[], object] = lambda: None
 
     def attach(self, machine: Machine) -> None:
-        machine.bus.claim_ports(REPORT_PORT, 1, None, lambda *access: self.written.append(access), self.name)
+        machine.bus.claim_ports(REPORT_PORT, 1, None, self._report, self.name)
         machine.bus.claim_ports(
             END_PORT, 1, None, lambda _port, _size, value: machine.shutdown_request(f"port 0xf4 got {value}"), self.name
         )
+
+    def _report(self, *access: int) -> None:
+        self.written.append(access)  # type: ignore[arg-type]
+        self.on_write()
+
+    def save(self) -> dict[str, Any]:
+        return {"written": [list(access) for access in self.written]}
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        self.written[:] = [(port, size, value) for port, size, value in state["written"]]
 
 
 class TestBoardPlugin:
@@ -57,6 +68,10 @@ class TestBoardPlugin:
     @hookimpl
     def add_devices(self, machine: Machine) -> None:
         machine.add_device(self.board)
+
+    @hookimpl
+    def snapshot_save(self) -> None:
+        """Events have happened, whatever the guest goes back to."""
 
     @hookimpl
     def notify(self, event: str, fields: Mapping[str, Any]) -> None:

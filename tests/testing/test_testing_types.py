@@ -21,10 +21,12 @@ import pytest
 
 from sevplug import MachineConfig
 from sevplug.testing import (
+    BootOnce,
     ConsoleError,
     EmbeddedGuest,
     Guest,
     ImageFinder,
+    KeptGuest,
     MachineFactory,
     Owner,
     PausedGuest,
@@ -41,6 +43,16 @@ def firmware(sevplug_image: ImageFinder) -> Path:
 @pytest.fixture
 def guest(sevplug_machine: MachineFactory, firmware: Path) -> Guest:
     return sevplug_machine(firmware=firmware, memory=1 << 26, sev={"policy": "0x0"}, plugins=["no:logging"])
+
+
+@pytest.fixture(scope="module")
+def kept(sevplug_boot_once: BootOnce) -> KeptGuest:
+    return sevplug_boot_once("login: ", memory=1 << 26, plugins=["no:logging"], timeout=10)
+
+
+def test_kept(kept: KeptGuest) -> None:
+    guest: Guest = kept()
+    guest.send("root")
 
 
 def test_guest(guest: Guest, sevplug_machine: MachineFactory, sevplug_owner: Owner) -> None:

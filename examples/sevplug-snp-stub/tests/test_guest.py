@@ -44,6 +44,18 @@ def test_page_tables_may_carry_the_c_bit(make_machine: MakeMachine) -> None:
     assert "[FAIL]" not in output
 
 
+def test_a_guest_goes_back_to_a_snapshot(make_machine: MakeMachine) -> None:
+    with make_machine(firmware()) as machine:
+        machine.start_launch()
+        snapshot = machine.snapshot()
+        first = machine.summary(machine.run(timeout=10))
+    with make_machine(firmware()) as other:
+        other.restore(snapshot)
+        again = other.summary(other.run(timeout=10))
+    assert first["snp"] == again["snp"]
+    assert first["snp"]["launch_digest"] != "00" * 48
+
+
 def test_the_user_is_told_that_it_is_a_stub(make_machine: MakeMachine, capsys: pytest.CaptureFixture[str]) -> None:
     with make_machine(firmware()) as machine:
         machine.run(timeout=10)

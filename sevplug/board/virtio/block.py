@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import struct
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from sevplug.board.disk import SECTOR, Disk
 from sevplug.board.local_apic import LocalApic
@@ -135,6 +136,12 @@ class BlockDevice(Device):
         self.function = VirtioPci(device, _PCI_CLASS, to_local_apic(apic))
         device.on_broken = machine.warn
         pci.add_function(pci.free_slot(), 0, self.function)
+
+    def save(self) -> dict[str, Any]:
+        return self.disk.save()
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        self.disk.load(state)
 
     def close(self) -> None:
         self.disk.close()

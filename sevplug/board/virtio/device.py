@@ -6,11 +6,12 @@ its `Backend`'s business; requests are served at once, inside the driver's notif
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Protocol
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
 
 from sevplug.board.virtio.queue import Chain, QueueError, VirtQueue
 from sevplug.core.memory import GuestMemory
+from sevplug.core.snapshot.fields import load_fields, save_fields
 
 ACKNOWLEDGE, DRIVER, DRIVER_OK, FEATURES_OK, NEEDS_RESET, FAILED = 1, 2, 4, 8, 64, 128
 F_INDIRECT, F_EVENT_INDEX, F_VERSION_1, F_ACCESS_PLATFORM = 1 << 28, 1 << 29, 1 << 32, 1 << 33
@@ -20,6 +21,9 @@ _REQUIRED = F_VERSION_1 | F_ACCESS_PLATFORM
 _COMMON = _REQUIRED | F_INDIRECT | F_EVENT_INDEX
 # What the driver can set; the bits in between are reserved.
 _STATUS_BITS = ACKNOWLEDGE | DRIVER | DRIVER_OK | FEATURES_OK | FAILED
+
+
+_SAVED = ("status", "accepted", "_told")
 
 
 class Backend(Protocol):
@@ -72,6 +76,16 @@ class VirtioDevice:
         self.accepted = 0
         for queue in self.queues:
             queue.reset()
+
+    def save(self) -> dict[str, Any]:
+        """The device and its queues, as plain data."""
+        return {**save_fields(self, _SAVED), "queues": [queue.save() for queue in self.queues]}
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Put back what `save` gave."""
+        load_fields(self, _SAVED, state)
+        for queue, held in zip(self.queues, state["queues"], strict=True):
+            queue.load(held)
 
     def accept(self, mask: int, bits: int) -> None:
         """The driver writes those feature bits that are in ``mask``; too late once they are agreed on."""

@@ -6,10 +6,13 @@ The layout of the BARs is that of QEMU's hw/virtio/virtio-pci.c; ours are 32-bit
 from __future__ import annotations
 
 import struct
+from collections.abc import Mapping
+from typing import Any
 
 from sevplug.board import msi
 from sevplug.board.pci_function import COMMAND, STATUS, BarKind, PciBar, PciFunction
 from sevplug.board.virtio.device import VirtioDevice
+from sevplug.core.snapshot.fields import load_fields, save_fields
 
 VENDOR, FIRST_DEVICE = 0x1AF4, 0x1040
 REVISION = 1
@@ -30,6 +33,8 @@ _MSIX_CONTROL = _AT_MSIX + 3
 _MSIX_ENABLE, _MSIX_MASK = 0x80, 0x40
 _TYPE_COMMON, _TYPE_NOTIFY, _TYPE_ISR, _TYPE_DEVICE, _TYPE_WINDOW = 1, 2, 3, 4, 5
 _WINDOW_BAR, _WINDOW_OFFSET, _WINDOW_LENGTH, _WINDOW_DATA = (_AT_WINDOW + at for at in (4, 8, 12, 16))
+
+_SAVED = ("_device_select", "_driver_select", "_queue_select", "_config_vector", "_queue_vectors", "_isr")
 
 # struct virtio_pci_common_cfg, section 4.1.4.3.
 _COMMON_LAYOUT = struct.Struct("<IIIIHHBBHHHHHQQQ")
@@ -62,6 +67,18 @@ class VirtioPci(PciFunction):
         self._msix.reset()
         self._forget()
         super().reset()
+
+    def save(self) -> dict[str, Any]:
+        own = {"msix": self._msix.save(), "device": self._device.save()}
+        return {**super().save(), **save_fields(self, _SAVED), **own}
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        super().load(state)
+        if len(state["queue_vectors"]) != len(self._queue_vectors):
+            raise ValueError(f"vectors of {len(state['queue_vectors'])} queues")
+        load_fields(self, _SAVED, state)
+        self._msix.load(state["msix"])
+        self._device.load(state["device"])
 
     # -- configuration space -------------------------------------------------------------------------------------------
 

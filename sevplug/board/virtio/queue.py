@@ -7,15 +7,21 @@ wrong raises `QueueError`, never anything else; the device then asks for a reset
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import attrs
 
 from sevplug.core.memory import GuestMemory
+from sevplug.core.snapshot.fields import load_fields, save_fields
 
 _NEXT, _WRITE, _INDIRECT = 1, 2, 4
 _NO_INTERRUPT = 1
 _DESCRIPTOR = struct.Struct("<QIHH")
+_SAVED = (
+    "size", "descriptors", "driver_area", "device_area", "enabled", "event_index", "indirect", "_next_available",
+    "_next_used",
+)  # fmt: skip
 _CHAIN_LIMIT = 1 << 32
 
 
@@ -79,6 +85,14 @@ class VirtQueue:
         self.event_index = self.indirect = False
         self._next_available = 0
         self._next_used = 0
+
+    def save(self) -> dict[str, Any]:
+        """What the driver has set up, and how far the rings were followed, as plain data."""
+        return save_fields(self, _SAVED)
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Put back what `save` gave."""
+        load_fields(self, _SAVED, state)
 
     def enable(self) -> None:
         """Start to use the areas; `QueueError` for a size or an address that the specification forbids."""

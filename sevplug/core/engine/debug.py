@@ -173,6 +173,12 @@ class DebugUnit:
         elif self._is_own():
             self._raise_own()
 
+    def rest(self) -> None:
+        """The guest goes on from here, whatever was before: past a breakpoint that is here, as it would have."""
+        here = self.linear_rip
+        self._stopped_at = here if here in self.breakpoints else None
+        self._wanted()
+
     # -- inside ----------------------------------------------------------------------------------------------------
 
     def _wanted(self) -> None:

@@ -8,7 +8,7 @@ clean place.
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from ctypes import c_int, c_uint64, c_void_p
 from typing import TYPE_CHECKING, Any
 
@@ -31,13 +31,14 @@ from sevplug.core.engine.intercepts import (
     Intercepts,
 )
 from sevplug.core.engine.linear import PAGE_FAULT, LinearMemory
-from sevplug.core.engine.mapping import INTERCEPT_PAGE, Mapping
+from sevplug.core.engine.mapping import INTERCEPT_PAGE, AddressSpace
 from sevplug.core.engine.portio import PortIo
+from sevplug.core.engine.saved import load_registers, save_registers
 from sevplug.core.engine.syscall import LENGTH as SYSTEM_CALL_LENGTH
 from sevplug.core.engine.syscall import enter_by_syscall, enter_by_sysenter
 from sevplug.core.engine.vcpu import FLAG_IF, FLAG_TF, REGISTERS, EngineCpu
 from sevplug.core.engine.watch import Watch
-from sevplug.core.errors import EngineError, GuestFault
+from sevplug.core.errors import EngineError, GuestFault, SnapshotError
 from sevplug.core.paging import PF_RSVD
 
 if TYPE_CHECKING:
@@ -61,6 +62,8 @@ class Engine:
         self._leaving = False
         self._halted = False
         self._line_held_back = False
+        # The engine's loop is on the stack: the guest may be in the middle of an instruction.
+        self.inside = False
         library.check(
             self._lib.uc_open(library.ARCH_X86, library.MODE_64, ctypes.byref(self._handle)), "the CPU engine"
         )
@@ -76,7 +79,7 @@ class Engine:
         assert self._handle.value is not None
         self._invalid_address = c_uint64.from_address(self._handle.value + at.UC_INVALID_ADDRESS)
         self.cpu = EngineCpu(self, self._state, self._handle)
-        self._mapping = Mapping(machine, self._handle, self._guarded)
+        self._mapping = AddressSpace(machine, self._handle, self._guarded)
         self._fills = Fills(machine, self.cpu, self._fail)
         self._linear = LinearMemory(self.cpu, self._fills, machine.memory)
         self.delivery = Delivery(self.cpu, self._linear, lambda text: machine.end(result.FAULT, text))
@@ -170,7 +173,10 @@ class Engine:
 
     def enter(self) -> None:
         """Let the guest run until the engine leaves, and do what is to be done then."""
-        self._settle(self._lib.uc_emu_start(self._handle, self.cpu.rip, 0, 0, 0))
+        self.inside = True
+        code = self._lib.uc_emu_start(self._handle, self.cpu.rip, 0, 0, 0)
+        self.inside = False
+        self._settle(code)
 
     def _settle(self, code: int) -> None:
         """What is left to do after the engine returned with ``code``."""
@@ -418,6 +424,45 @@ class Engine:
         """Forget all translated code; outside of the engine only."""
         library.control(self._handle, library.CTL_TB_FLUSH)
         self._fills.code_is_dropped()
+
+    # -- snapshots -------------------------------------------------------------------------------------------------
+
+    def rest(self) -> None:
+        """Between two instructions: do what waits, and forget every translation and all translated code.
+
+        What runs on from here does the same, whether it is this engine or one that loads its state: when an entry's
+        accessed bit is set again depends on what is cached.  `SnapshotError` in the middle of an instruction.
+        """
+        if self.inside:
+            raise SnapshotError("the guest is in the middle of an instruction, expected one that stands still")
+        while self._deferred:
+            self._deferred.pop(0)()
+        self.drop_code()
+        self.debug.rest()
+        self.bind_translation()
+        self._fills.rest()
+
+    def save(self) -> dict[str, Any]:
+        """The CPU and what is known of pages of code, as plain data; behind `rest`."""
+        return {
+            "registers": save_registers(self.cpu),
+            "halted": self._halted,
+            "interrupt_line": self.cpu.interrupt_line,
+            "own": self.intercepts.save(),
+            "pages": self._fills.save(),
+        }
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Put back what `save` gave, once memory is there; KeyError, TypeError or ValueError for anything else."""
+        self._deferred.clear()
+        self._failure = None
+        self.debug.cancel_step()
+        load_registers(self.cpu, state["registers"])
+        self.intercepts.load(state["own"])
+        self._halted = bool(state["halted"])
+        self.cpu.set_interrupt_line(bool(state["interrupt_line"]))
+        self._fills.load(state["pages"])
+        self.rest()
 
     def close(self) -> None:
         """Free the engine."""

@@ -7,10 +7,10 @@ page is handed out executable only once it was ever fetched from, and from then 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from ctypes import c_uint32, c_uint64, c_void_p
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sevplug.core.engine import compiled, library
 from sevplug.core.engine import internals as at
@@ -326,6 +326,23 @@ class Fills:
         elif self._pages.may_be_cached(page, self._cpu.flushes[0]):
             self._cpu.flush_translations()
         self._forget(page)
+
+    def save(self) -> dict[str, Any]:
+        """What is known of pages, as plain data."""
+        return self._pages.save()
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Put back what `save` gave, where no translation and no translated code is left."""
+        self._pages.load(state)
+
+    def rest(self) -> None:
+        """Nothing is left of what was handed out, nor of an instruction to be tried again: all starts from here."""
+        self.fault = self.crossing = self.misread = None
+        self._tried_again = -1
+        if self._compiled is not None:
+            self._compiled.drain(self._local_pages)
+        self._local_pages.clear()
+        self._stale_code.clear()
 
     def code_is_dropped(self) -> None:
         """The engine has thrown away all translated code."""

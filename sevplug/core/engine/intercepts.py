@@ -6,10 +6,9 @@ not execute: the engine reports the exit code of the APM (volume 2, appendix C) 
 
 from __future__ import annotations
 
-import ctypes
-from collections.abc import Callable
-from ctypes import c_uint32, c_uint64, c_void_p
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from ctypes import c_void_p
+from typing import TYPE_CHECKING, Any
 
 from sevplug.core import cpumodel, msrs
 from sevplug.core.binding import bind_first
@@ -48,11 +47,6 @@ INTERCEPT_WORD = sum(1 << (code - 0x60) for code in _INTERCEPTED)
 _LOW = 0xFFFFFFFF
 _EIP, _HFLAGS = at.EIP // 8, at.HFLAGS // 4
 GENERAL_PROTECTION, INVALID_OPCODE = 13, 6
-_REG_MSR = 248
-
-
-class _Msr(ctypes.Structure):
-    _fields_ = (("index", c_uint32), ("value", c_uint64))
 
 
 class Intercepts:
@@ -91,6 +85,15 @@ class Intercepts:
         self._random.reset()
         for index in msrs.MTRR:
             self._native_write(index, 0)
+
+    def save(self) -> dict[str, Any]:
+        """What the machine's own MSRs and generators hold, as plain data."""
+        return {"tsc_offset": self._tsc_offset, **self._random.save()}
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Put back what `save` gave; TypeError or ValueError for what cannot have come from there."""
+        self._random.load(state)
+        self._tsc_offset = int(state["tsc_offset"])
 
     def exit(self, code: int, info: int) -> bool:
         """An exit with the APM's ``code`` and EXITINFO1.  False: this one is the engine's own to handle.
@@ -256,10 +259,7 @@ class Intercepts:
             raise GuestFault(GENERAL_PROTECTION, 0)
 
     def _native_write(self, index: int, value: int) -> None:
-        message = _Msr(index, value)
-        library.check(library.load().uc_reg_write(self._handle, _REG_MSR, ctypes.byref(message)), "wrmsr")
+        library.write_msr(self._handle, index, value)
 
     def _native_read(self, index: int) -> int:
-        message = _Msr(index, 0)
-        library.check(library.load().uc_reg_read(self._handle, _REG_MSR, ctypes.byref(message)), "rdmsr")
-        return int(message.value)
+        return library.read_msr(self._handle, index)

@@ -38,8 +38,13 @@ SEGMENTS = 0xB8
 SEGMENT_SIZE = 24
 CR0, CR2, CR3, CR4 = 0x1A8, 0x1B8, 0x1C0, 0x1C8
 EFER = 0x250
+FPSTT, FPUS, FPUC, FPTAGS, FPREGS = 0x25C, 0x260, 0x262, 0x264, 0x270
+FPOP, FPIP, FPDP = 0x2F0, 0x2F8, 0x300  # behind the first lie the selectors of the other two
+MXCSR = 0x330
+XMM, XMM_SIZE = 0x338, 64
 STAR, LSTAR, CSTAR, FMASK = 0x12D8, 0x12E8, 0x12F0, 0x12F8
 SYSENTER_CS, SYSENTER_ESP, SYSENTER_EIP = 0x12C0, 0x12C8, 0x12D0
+XCR0 = 0x1328
 ERROR_CODE = 0x1508
 IS_INT = 0x150C
 DR0, DR6, DR7 = 0x1518, 0x1548, 0x1550
@@ -83,6 +88,7 @@ _FRESH = (
     ("cr3", CR3, 0),
     ("hflags", HFLAGS, 0x40C0B0),
     ("efer", EFER, 0x500),
+    ("xcr0", XCR0, 3),
     ("dr6", DR6, 0xFFFF0FF0),
     ("dr7", DR7, 0x400),
     ("old_exception", OLD_EXCEPTION, 0xFFFFFFFF),

@@ -33,6 +33,7 @@ CPU_EPYC = 35
 REG_RFLAGS = 253
 REG_ST0, REG_XMM0 = 114, 122  # the others follow
 REG_FPSW, REG_FPCW, REG_FPTAG, REG_MXCSR = 31, 246, 247, 249
+REG_MSR = 248
 PROT_READ, PROT_WRITE, PROT_EXEC = 1, 2, 4
 ERR_EXCEPTION = 21
 # uc_ctl requests: direction << 30 | arguments << 26 | what.
@@ -87,6 +88,7 @@ def load() -> ctypes.CDLL:
             ("cpu_breakpoint_remove_x86_64", c_int, [c_void_p, c_uint64, c_int]),
             ("breakpoint_handler_x86_64", None, [c_void_p]),
             ("helper_fninit_x86_64", None, [c_void_p]),
+            ("helper_fldcw_x86_64", None, [c_void_p, c_uint32]),
             ("helper_ldmxcsr_x86_64", None, [c_void_p, c_uint32]),
         ):
             function = getattr(library, name)
@@ -126,3 +128,20 @@ def hook(
         handle, ctypes.byref(token), c_int(kind), callback, argument or c_void_p(), c_uint64(1), c_uint64(0), *extra
     )
     check(code, "uc_hook_add")
+
+
+class _Msr(ctypes.Structure):
+    _fields_ = (("index", c_uint32), ("value", c_uint64))
+
+
+def read_msr(handle: c_void_p, index: int) -> int:
+    """An MSR that the engine keeps itself."""
+    message = _Msr(index, 0)
+    check(load().uc_reg_read(handle, REG_MSR, ctypes.byref(message)), "rdmsr")
+    return int(message.value)
+
+
+def write_msr(handle: c_void_p, index: int, value: int) -> None:
+    """Write an MSR that the engine keeps itself."""
+    message = _Msr(index, value)
+    check(load().uc_reg_write(handle, REG_MSR, ctypes.byref(message)), "wrmsr")

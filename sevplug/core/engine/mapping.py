@@ -26,7 +26,7 @@ _MSR_BITMAP_POINTER = 0x48
 Guarded = Callable[[Callable[[], Any], Any], Any]
 
 
-class Mapping:
+class AddressSpace:
     """What is mapped into one engine; keep it as long as the engine lives."""
 
     def __init__(self, machine: Machine, handle: c_void_p, guarded: Guarded) -> None:

@@ -6,7 +6,8 @@ Of RAM it is kept in plain arrays, an item a page, because the compiled callback
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import attrs
 
@@ -86,6 +87,18 @@ class Pages:
     def any_code(self, pages: Iterable[int]) -> bool:
         """Whether one of the pages was ever fetched from."""
         return any(map(self.is_code, pages))
+
+    def save(self) -> dict[str, Any]:
+        """Where code is, as plain data."""
+        return {"code": [bytes(ram.code) for ram in self.ram], "elsewhere": sorted(self._code_elsewhere)}
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Put back what `save` gave; no translation of a page may be left."""
+        if [len(code) for code in state["code"]] != [len(ram.code) for ram in self.ram]:
+            raise ValueError("code in other pages")
+        for ram, code in zip(self.ram, state["code"], strict=True):
+            ram.code[:] = code
+        self._code_elsewhere = {int(page) for page in state["elsewhere"]}
 
     def _ram(self, page: int) -> RamPages | None:
         for ram in self.ram:

@@ -7,6 +7,8 @@ the engine, and emulated here (APM 3, RDRAND: CF says that the value is good, th
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping
+from typing import Any
 
 from sevplug.core.engine.opcodes import OPERAND_SIZE, REX, prefix_length
 from sevplug.core.engine.vcpu import CC_MASK, GENERAL, EngineCpu
@@ -26,6 +28,15 @@ class SeededRandom:
         """Start over, as the machine does."""
         self._generator = random.Random(self._seed)
         self._jitter = random.Random(~self._seed)
+
+    def save(self) -> dict[str, Any]:
+        """Where both generators are, as plain data."""
+        return {"random": _save(self._generator), "jitter": _save(self._jitter)}
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Put back what `save` gave; TypeError or ValueError for what cannot have come from there."""
+        _load(self._generator, state["random"])
+        _load(self._jitter, state["jitter"])
 
     def jitter(self) -> int:
         """Nanoseconds, 0..255, by which the next thing takes longer."""
@@ -50,3 +61,13 @@ class SeededRandom:
             cpu.set(name, value & 0xFFFFFFFF)
         cpu.set("rflags", cpu.get("rflags") & ~CC_MASK | _CARRY)
         return start + 3
+
+
+def _save(generator: random.Random) -> list[int]:
+    # The words of the Mersenne Twister; the rest of the state is for `gauss`, which nobody calls.
+    return list(generator.getstate()[1])
+
+
+def _load(generator: random.Random, words: list[int]) -> None:
+    version, _words, gauss = generator.getstate()
+    generator.setstate((version, tuple(words), gauss))

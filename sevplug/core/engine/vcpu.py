@@ -37,7 +37,7 @@ class EngineCpu:
         self.private: dict[str, object] = {}
         self.state = state
         self._engine = engine
-        self._handle = handle
+        self.handle = handle
         self._flags = c_uint64()
         self._flags_pointer = ctypes.byref(self._flags)
         # How often all translations were forgotten; the engine does so by itself too, which is not counted.  An array
@@ -70,10 +70,10 @@ class EngineCpu:
             return self.state.q[index]
         if register == "rflags":
             # Only the engine can compute the arithmetic flags it has put off.
-            library.load().uc_reg_read(self._handle, library.REG_RFLAGS, self._flags_pointer)
+            library.load().uc_reg_read(self.handle, library.REG_RFLAGS, self._flags_pointer)
             return self._flags.value
         if register in media.REGISTERS:
-            return media.read(self._handle, register)
+            return media.read(self.handle, register)
         raise KeyError(f"no register {register!r}")
 
     def set(self, register: str, value: int) -> None:
@@ -96,7 +96,7 @@ class EngineCpu:
             state.q[at.EFER // 8] = value
             self.flush_translations()
         elif register in media.REGISTERS:
-            media.write(self._handle, register, value)
+            media.write(self.handle, register, value)
         else:
             raise KeyError(f"no register {register!r}")
 

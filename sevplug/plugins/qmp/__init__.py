@@ -65,6 +65,11 @@ def notify(machine: Machine, event: str, fields: Mapping[str, Any]) -> None:
 
 
 @hookimpl
+def snapshot_save() -> None:
+    """Nothing of the guest's is here."""
+
+
+@hookimpl
 def machine_close(machine: Machine) -> None:
     service: Any = machine.private.get(NAME)
     if service is not None:

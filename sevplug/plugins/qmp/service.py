@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from sevplug.board.chardev import address
 from sevplug.board.chardev.sockets import Listener
 from sevplug.core import events
-from sevplug.plugins.qmp import commands, debug_commands, human, memory_commands, sev_commands
+from sevplug.plugins.qmp import commands, debug_commands, human, memory_commands, sev_commands, snapshot_commands
 from sevplug.plugins.qmp.event_map import QMP_LISTENING, QMP_WAITING, EventMap
 from sevplug.plugins.qmp.registry import Registry
 from sevplug.plugins.qmp.server import QmpServer
@@ -23,8 +23,9 @@ class Service:
     def __init__(self, machine: Machine, option: str) -> None:
         """Listen where ``option`` (the value of ``--qmp``) says; `ConfigError` when that cannot be."""
         parsed = address.parse("--qmp", option)
+        snapshot_commands.key_of(machine)  # before anybody relies on it
         registry = Registry()
-        for commands_of in (commands, sev_commands, memory_commands, debug_commands, human):
+        for commands_of in (commands, sev_commands, memory_commands, debug_commands, snapshot_commands, human):
             for command in commands_of.COMMANDS:
                 registry.add(command)
         machine.plugins.hook.add_qmp_commands(registry=registry)

@@ -125,6 +125,10 @@ class ReportPlugin:
 
             self._summary = plain_fields(document)
 
+    @hookimpl
+    def snapshot_save(self) -> None:
+        """The report is of the run, whatever the guest goes back to."""
+
     @hookimpl(wrapper=True)
     def machine_close(self, machine: Machine) -> Generator[None, object, object]:
         """Write the report while everything is there still; what fails then is told when all have cleaned up."""

@@ -5,6 +5,7 @@ Switch it on in place of ``sev``: ``-P snp-stub -P no:sev``.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -13,6 +14,7 @@ from sevplug import Machine, hookimpl
 from sevplug.core.cpumodel import find_model
 from sevplug.core.errors import ConfigError, GuestFault
 from sevplug.core.launch import Launch, LaunchMeasurement, LaunchRequest
+from sevplug.core.snapshot import SavedState
 from sevplug.core.vcpu import PRIVATE, Access, CpuidRegisters
 from sevplug.sevapi.errors import SevApiError
 from sevplug_snp_stub import digest, hookspecs
@@ -144,6 +146,19 @@ class SnpStubPlugin:
     def finish(self, machine: Machine) -> None:
         """SNP_LAUNCH_FINISH."""
         machine.warn("snp-stub is a stub: no RMP, no VMGEXIT, no security; software for SNP will not get far")
+
+    @hookimpl
+    def snapshot_save(self, machine: Machine) -> SavedState:
+        """The launch, and the option that a machine needs to be built again."""
+        options = {"snp_features": str(machine.config.options.get("snp_features", DEFAULT))}
+        context = machine.launch.context
+        return SavedState(attrs.asdict(context) if isinstance(context, SnpContext) else {}, options=options)
+
+    @hookimpl
+    def snapshot_load(self, machine: Machine, state: Mapping[str, Any]) -> None:
+        """The launch as it was; nothing is measured again."""
+        if state:
+            machine.launch.context = SnpContext(int(state["policy"]), bytes(state["digest"]))
 
     @hookimpl
     def summary(self, machine: Machine, document: dict[str, Any]) -> None:
