@@ -17,8 +17,8 @@ from parts import find_image
 if TYPE_CHECKING:
     from inner_runs import InnerRun
 
-# How long an example takes says how busy the machine is.  SEVPLUG_THOROUGH=1 (`tox -e slow`) looks at five times as many
-# where a test does not say how many.
+# How long an example takes says how busy the machine is.  SEVPLUG_THOROUGH=1 (`tox -e slow`) looks at five times as
+# many where a test does not say how many.
 settings.register_profile("sevplug", deadline=None, max_examples=40)
 settings.register_profile("thorough", deadline=None, max_examples=200)
 settings.load_profile("thorough" if os.environ.get("SEVPLUG_THOROUGH") else "sevplug")
