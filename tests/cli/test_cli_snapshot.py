@@ -15,6 +15,8 @@ import pytest
 
 from sevplug.cli.app import run_app
 
+pytestmark = pytest.mark.slow
+
 COMMAND = [sys.executable, "-c", "from sevplug.cli import main; main()"]
 LINE = "SEV is active"
 

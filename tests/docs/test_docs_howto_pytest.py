@@ -11,6 +11,8 @@ from images import ROOT
 from inner_runs import InnerRun
 from parts import find_image
 
+pytestmark = pytest.mark.slow
+
 PAGE = ROOT / "docs" / "howto" / "test-with-pytest.md"
 
 

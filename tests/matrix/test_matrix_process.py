@@ -15,6 +15,8 @@ from sevplug.matrix.process import run_cell
 from sevplug.matrix.runners import LocalRunner, usable_processors
 from sevplug.matrix.values import ERROR, FAILED, PASSED, SKIPPED, Cell, Expectation
 
+pytestmark = pytest.mark.slow
+
 StandIn = Callable[[str], None]
 IN_ORDER = """
 import json, sys
