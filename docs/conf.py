@@ -27,7 +27,8 @@ extensions = [
     "short_references",
 ]
 source_suffix = {".md": "markdown"}
-exclude_patterns = ["_build"]
+# The table of the bench is a part of a page.
+exclude_patterns = ["_build", "explanation/figures.md"]
 
 myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 3

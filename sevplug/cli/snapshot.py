@@ -138,7 +138,7 @@ def _make(session: Session, plugins: PluginManager, point: _Point, path: str, ke
         raise ConfigError("-S: a guest that does not run comes to no point, expected no -S")
     _check_place(path)
     with opened(session, plugins) as machine, ended_by_signals(machine, signal.SIGINT, signal.SIGTERM) as interrupted:
-        if key is None and machine.page_counts() is not None:
+        if key is None and machine.memory.page_counts() is not None:
             # Before the guest has run for minutes.
             raise ConfigError(needs_key(path, "the guest's memory is encrypted"))
         reached = point.reach(machine, session.timeout)

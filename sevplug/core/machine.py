@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import hashlib
 import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -32,19 +31,18 @@ from sevplug.core.launch import (
     LaunchSecret,
     LaunchState,
 )
-from sevplug.core.memory import HIGH_RAM_BASE, GuestMemory
+from sevplug.core.memory import GuestMemory
 from sevplug.core.placement import place_firmware
 from sevplug.core.plugins import PluginManager, load_plugins
 from sevplug.core.result import Counters, End, RunResult
 from sevplug.core.vcpu import VCpu
-from sevplug.core.views import PageCounts, PageEvent, PageRun
+from sevplug.core.views import PageEvent
 
 if TYPE_CHECKING:
     from sevplug.core.snapshot.snapshot import Snapshot
 
 # A guest that only the host can wake is left asleep in steps of this many seconds, and for how long in all.
 _SLEEP_SECONDS, _SLEEP_LIMIT = 0.05, 1.0
-_DIGEST_PIECE = 1 << 20
 
 
 class Machine:
@@ -178,17 +176,6 @@ class Machine:
         """A walk for the page at ``linear`` met an entry with reserved bits set; told where memory has two forms."""
         if self.memory.ranges[0].forms is not None:
             self.page_event(PageEvent("reserved", 0, linear, private=True))
-
-    def page_counts(self) -> PageCounts | None:
-        """RAM's pages by their form; None where memory has but one form."""
-        counts = [entry.forms.counts() for entry in self.memory.ram if entry.forms is not None]
-        if not counts:
-            return None
-        return PageCounts(*(sum(column) for column in zip(*map(attrs.astuple, counts), strict=True)))
-
-    def page_map(self) -> list[PageRun]:
-        """RAM from its lowest address up, in runs of pages of one form; empty where memory has but one."""
-        return [run for entry in self.memory.ram if entry.forms is not None for run in entry.forms.runs()]
 
     # -- launch --------------------------------------------------------------------------------------------------
 
@@ -462,17 +449,6 @@ class Machine:
         """Tell the user something that is no error; one line."""
         self.notify(events.WARNING, text=text)
 
-    def ram_digest(self) -> str:
-        """The SHA-256, in hex, of the guest's RAM in the order of its addresses, as seen from outside the CPU.
-
-        RAM is all of it, and nothing else: no ROM, no flash, no device.  A second takes about a gigabyte.
-        """
-        memory, digest = self.memory, hashlib.sha256()
-        for base, size in ((0, memory.low_ram_size), (HIGH_RAM_BASE, memory.high_ram_size)):
-            for done in range(0, size, _DIGEST_PIECE):
-                digest.update(memory.read(base + done, min(_DIGEST_PIECE, size - done), dma=False))
-        return digest.hexdigest()
-
     def summary(self, run: RunResult, *, ram_digest: bool = False) -> dict[str, Any]:
         """The run as a JSON document; plug-ins add their keys.
 
@@ -486,11 +462,11 @@ class Machine:
             "counters": self.engine.count(),
             "page_walk": self.engine.page_walk,
         }
-        counts = self.page_counts()
+        counts = self.memory.page_counts()
         if counts is not None:
             document["memory"] = attrs.asdict(counts)
         if ram_digest:
-            document["ram_sha256"] = self.ram_digest()
+            document["ram_sha256"] = self.memory.ram_digest()
             self.notify(events.RUN_RAM, size=self.memory.ram_size, sha256=document["ram_sha256"])
         with self._explained():
             self.plugins.hook.summary(machine=self, document=document)

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import contextlib
 import enum
+import hashlib
 import mmap
 from collections.abc import Callable, Iterator
 
 import attrs
 
 from sevplug.core.errors import ConfigError
-from sevplug.core.views import PRIVATE_FORM, PageCipher, PageForms
+from sevplug.core.views import PRIVATE_FORM, PageCipher, PageCounts, PageForms, PageRun
 
 PAGE_SIZE = 4096
 GIB = 1 << 30
@@ -23,6 +24,7 @@ GIB = 1 << 30
 LOW_RAM_LIMIT = 0xC000_0000
 HIGH_RAM_BASE = 0x1_0000_0000
 _RAM_NAMES = ("ram", "ram-high")
+_DIGEST_PIECE = 1 << 20
 
 
 class RangeKind(enum.Enum):
@@ -186,6 +188,30 @@ class GuestMemory:
             self.on_write(gpa, len(data))
         elif self._low.forms is None:
             self._loaded.update(range(gpa & -PAGE_SIZE, gpa + len(data), PAGE_SIZE))
+
+    # -- all of RAM --------------------------------------------------------------------------------------------------
+
+    def page_counts(self) -> PageCounts | None:
+        """RAM's pages by their form; None where memory has but one form."""
+        counts = [entry.forms.counts() for entry in self.ram if entry.forms is not None]
+        if not counts:
+            return None
+        return PageCounts(*(sum(column) for column in zip(*map(attrs.astuple, counts), strict=True)))
+
+    def page_map(self) -> list[PageRun]:
+        """RAM from its lowest address up, in runs of pages of one form; empty where memory has but one."""
+        return [run for entry in self.ram if entry.forms is not None for run in entry.forms.runs()]
+
+    def ram_digest(self) -> str:
+        """The SHA-256, in hex, of the guest's RAM in the order of its addresses, as seen from outside the CPU.
+
+        RAM is all of it, and nothing else: no ROM, no flash, no device.  A second takes about a gigabyte.
+        """
+        digest = hashlib.sha256()
+        for entry in self.ram:
+            for done in range(0, entry.size, _DIGEST_PIECE):
+                digest.update(self.read(entry.gpa + done, min(_DIGEST_PIECE, entry.size - done), dma=False))
+        return digest.hexdigest()
 
     def close(self) -> None:
         """Give the buffers back; the memory cannot be used afterwards."""

@@ -170,4 +170,4 @@ def test_the_digest_of_ram_is_that_of_its_bytes_in_order(monkeypatch: pytest.Mon
         machine.memory.write(memory.HIGH_RAM_BASE + (2 << 20) - 4, b"high")
         expected = bytearray(3 << 20)
         expected[0x1234:0x1237], expected[-4:] = b"low", b"high"
-        assert machine.ram_digest() == hashlib.sha256(expected).hexdigest()
+        assert machine.memory.ram_digest() == hashlib.sha256(expected).hexdigest()

@@ -38,7 +38,7 @@ def live(code: str, monkeypatch: pytest.MonkeyPatch, *, pure: bool, spec: Object
         forms = machine.memory.ranges[0].forms
         return {
             "reports": [value for _port, _size, value in board.board.written],
-            "ram": machine.ram_digest(),
+            "ram": machine.memory.ram_digest(),
             "counters": machine.engine.count(),
             "states": None if forms is None else bytes(forms.states),
             "conversions": None if forms is None else forms.conversions,

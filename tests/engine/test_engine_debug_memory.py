@@ -48,11 +48,11 @@ def test_a_debuggers_look_leaves_no_trace() -> None:
         to_breakpoint(machine)
         entry = table_entry(page)
         machine.memory.patch(entry, (page | 7 | 1 << C_BIT).to_bytes(8, "little"), private=True)
-        before = machine.page_map(), machine.page_counts()
+        before = machine.memory.page_map(), machine.memory.page_counts()
         seen = machine.engine.peek(page + 0xFF0, 32)
         assert len(seen) == 32
         assert seen[:16] == machine.memory.read(page + 0xFF0, 16, private=True, dma=False)
-        assert (machine.page_map(), machine.page_counts()) == before
+        assert (machine.memory.page_map(), machine.memory.page_counts()) == before
         assert int.from_bytes(machine.engine.peek(entry, 8), "little") & 0x60 == 0  # neither accessed nor dirty
 
 

@@ -215,11 +215,11 @@ def test_counts_of_pages_and_conversions_come_back() -> None:
     with machine_with(long_guest(code), SevPlugin(), objects=(SEV,)) as (machine, board):
         run_to(machine, board, MARK)
         snapshot = machine.snapshot()
-        before = machine.page_map()
+        before = machine.memory.page_map()
         run_to(machine, board, AGAIN)
-        assert machine.page_map() != before
+        assert machine.memory.page_map() != before
         machine.restore(snapshot)
-        assert machine.page_map() == before
+        assert machine.memory.page_map() == before
 
 
 def test_in_the_middle_of_an_instruction_none_is_made() -> None:

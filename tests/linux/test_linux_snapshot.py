@@ -69,7 +69,7 @@ def finish(machine: Machine) -> Left:
     serial: Any = machine.private["serial"]
     disks = [device.disk.save()["blocks"] for device in machine.devices if isinstance(device, BlockDevice)]
     digest = hashlib.sha256(repr(disks).encode()).hexdigest()
-    return Left(run.result, bytes(serial.output), machine.ram_digest(), machine.clock.now, digest)
+    return Left(run.result, bytes(serial.output), machine.memory.ram_digest(), machine.clock.now, digest)
 
 
 @pytest.fixture

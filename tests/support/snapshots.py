@@ -72,7 +72,7 @@ def outcome(machine: Machine, board: TestBoardPlugin, result: str = "") -> Outco
         [value for _port, _size, value in board.board.written],
         {name: machine.cpu.get(name) for name in REGISTERS},
         machine.clock.now,
-        machine.ram_digest(),
+        machine.memory.ram_digest(),
         flash.hexdigest(),
     )
 

@@ -26,7 +26,7 @@ def test_each_call_goes_back_to_the_same_moment(kept: KeptGuest) -> None:
         assert guest.output.endswith(b"SEV is active\r\n")
         guest.expect(r"private memory: holds")
         assert guest.wait().result == "shutdown"
-        ends.append((guest.output, guest.machine.ram_digest(), guest.machine.clock.now))
+        ends.append((guest.output, guest.machine.memory.ram_digest(), guest.machine.clock.now))
     assert ends[0] == ends[1] == ends[2]
 
 

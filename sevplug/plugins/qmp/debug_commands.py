@@ -55,10 +55,10 @@ def _debug_write(machine: Machine, arguments: Mapping[str, Any]) -> None:
 
 
 def _query_memory(machine: Machine, _arguments: Mapping[str, Any]) -> dict[str, Any]:
-    counts = machine.page_counts()
+    counts = machine.memory.page_counts()
     if counts is None:
         raise QmpError("memory is not encrypted")
-    return {**attrs.asdict(counts), "map": [attrs.asdict(run) for run in machine.page_map()]}
+    return {**attrs.asdict(counts), "map": [attrs.asdict(run) for run in machine.memory.page_map()]}
 
 
 COMMANDS = (

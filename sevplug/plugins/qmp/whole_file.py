@@ -1,4 +1,4 @@
-"""Files for a client that appear whole or not at all."""
+"""Files for a client that appear whole or not at all, and QEMU's words where they cannot."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import contextlib
 import errno
 import os
 import stat
-import tempfile
 from collections.abc import Iterator
 from typing import BinaryIO
 
+from sevplug.core.whole_file import whole_file as whole
 from sevplug.plugins.qmp.errors import QmpError
 
 
@@ -21,37 +21,29 @@ def whole_file(path: str, failure: str) -> Iterator[BinaryIO]:
     cannot be opened, and with ``failure`` and the system's reason when writing fails.
     """
     try:
-        if not path:
-            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
-        target = os.path.realpath(path)
-        mode = _mode(target)
-        if mode is not None and not stat.S_ISREG(mode):
-            opened: BinaryIO = open(target, "wb")  # noqa: SIM115 (closed below, whatever happens)
-            unfinished = None
-        else:
-            folder, name = os.path.split(target)
-            handle, unfinished = tempfile.mkstemp(prefix=f".{name[:100]}.", dir=folder)
-            opened = os.fdopen(handle, "wb")
-    except (OSError, ValueError) as error:
-        reason = (isinstance(error, OSError) and error.strerror) or "Invalid argument"
-        raise QmpError(f"Could not open '{path}': {reason}") from None
-    try:
-        try:
-            with opened:
-                yield opened
-            if unfinished is not None:
-                os.replace(unfinished, target)
-                unfinished = None
-        finally:
-            if unfinished is not None:
-                os.unlink(unfinished)
+        with contextlib.ExitStack() as stack:
+            try:
+                opened = stack.enter_context(_opened(path, stack))
+            except (OSError, ValueError) as error:
+                reason = (isinstance(error, OSError) and error.strerror) or "Invalid argument"
+                raise QmpError(f"Could not open '{path}': {reason}") from None
+            yield opened
     except OSError as error:
         raise QmpError(f"{failure}: {error.strerror or error}") from None
 
 
-def _mode(path: str) -> int | None:
-    """The file's mode, or None when there is no such file."""
+def _opened(path: str, stack: contextlib.ExitStack) -> BinaryIO:
+    if not path:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+    target = os.path.realpath(path)
+    if _is_special(target):
+        return open(target, "wb")
+    return os.fdopen(stack.enter_context(whole(target)), "wb", closefd=False)
+
+
+def _is_special(path: str) -> bool:
+    """Whether there is something that is no regular file."""
     try:
-        return os.stat(path).st_mode
+        return not stat.S_ISREG(os.stat(path).st_mode)
     except FileNotFoundError:
-        return None
+        return False

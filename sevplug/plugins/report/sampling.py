@@ -37,7 +37,7 @@ class Sampler:
 
     def start(self) -> None:
         """Take samples at regular times from now on."""
-        if self._machine.page_counts() is not None:
+        if self._machine.memory.page_counts() is not None:
             self._heartbeat.start()
 
     def stop(self) -> tuple[Sample, ...]:
