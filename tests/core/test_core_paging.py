@@ -38,8 +38,6 @@ from page_tables import (
     levels_of_kinds,
 )
 
-pytestmark = pytest.mark.usefixtures("either_walk")
-
 by_name = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
 by_wide_name = pytest.mark.parametrize("kind", WIDE, ids=lambda kind: kind.name)
 

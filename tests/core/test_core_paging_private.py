@@ -29,8 +29,6 @@ from sevplug.core.paging import UNLIKE_DATA, PageWalker
 from sevplug.core.vcpu import PRIVATE, Access
 from sevplug.core.views import PRIVATE_FORM, SHARED, UNTOUCHED
 
-pytestmark = pytest.mark.usefixtures("either_walk")
-
 by_name = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
 by_wide_name = pytest.mark.parametrize("kind", WIDE, ids=lambda kind: kind.name)
 

@@ -1,9 +1,11 @@
-"""The compiled page walk, called as Python's is: over RAM of its own, or over entries in a dictionary."""
+"""The compiled page walk, called as Python's is: over RAM of its own, over entries in a dictionary, or beside it."""
 
 from __future__ import annotations
 
 from array import array
+from collections.abc import Callable
 from ctypes import byref
+from typing import Any
 
 import pytest
 from parts import missing
@@ -47,22 +49,13 @@ class CompiledWalk:
 
 
 class CompiledWalker:
-    """A `PageWalker` whose walks are compiled.
+    """A `PageWalker` whose walks are compiled; where the twin leaves one to Python, the answer is `compiled.RARE`.
 
-    ``entries`` are ``width`` bytes wide; those below ``ram_size`` are in its RAM.  What the twin leaves to Python goes
-    to ``python``, where there is one.
+    ``entries`` are ``width`` bytes wide; those below ``ram_size`` are in its RAM.
     """
 
-    def __init__(
-        self,
-        entries: dict[int, int],
-        width: int,
-        ram_size: int,
-        physical_bits: int,
-        mask: int,
-        python: PageWalker | None = None,
-    ) -> None:
-        self._entries, self._width, self._python = entries, width, python
+    def __init__(self, entries: dict[int, int], width: int, ram_size: int, physical_bits: int, mask: int) -> None:
+        self._entries, self._width = entries, width
         self._ram = bytearray(ram_size)
         self._walk = CompiledWalk(self._ram, physical_bits, mask)
 
@@ -75,6 +68,24 @@ class CompiledWalker:
         found = self._walk.walk(address, access, cr0, cr3, cr4, efer, ac)
         for gpa in inside:
             self._entries[gpa] = int.from_bytes(self._ram[gpa : gpa + width], "little")
-        if found == compiled.RARE and self._python is not None:
-            return self._python.walk(address, access, cr0, cr3, cr4, efer, ac)
+        return found
+
+
+class BothWalkers:
+    """A `PageWalker` that walks by the twin as well: the answer and the entries afterwards have to be the same."""
+
+    def __init__(self, entries: dict[int, int], python: PageWalker, make: Callable[[dict[int, int]], Any]) -> None:
+        """``make`` gives the twin over the entries that it is given."""
+        self._entries, self._python = entries, python
+        self._copy: dict[int, int] = {}
+        self._twin = make(self._copy)
+
+    def walk(self, address: int, access: int, cr0: int, cr3: int, cr4: int, efer: int, ac: bool = False) -> int:
+        """As `PageWalker.walk`."""
+        self._copy.clear()
+        self._copy.update(self._entries)
+        found = self._python.walk(address, access, cr0, cr3, cr4, efer, ac)
+        other = self._twin.walk(address, access, cr0, cr3, cr4, efer, ac)
+        if other != compiled.RARE:
+            assert (other, self._copy) == (found, self._entries)
         return found

@@ -6,8 +6,9 @@ from typing import Any
 
 import attrs
 import pytest
-from compiled_walk import CompiledWalker
+from compiled_walk import BothWalkers, CompiledWalker
 
+from sevplug.core.engine import compiled
 from sevplug.core.paging import PageWalker
 from sevplug.core.vcpu import Access
 
@@ -21,8 +22,6 @@ LMA, NXE = 1 << 10, 1 << 11
 E_P, E_W, E_U, E_RSVD, E_I = 1, 2, 4, 8, 16
 PHYSICAL_BITS = 40
 C_BIT = 1 << 47
-# Whether `Space` walks by the compiled twin; the fixture `either_walk` sets it.
-COMPILED = False
 TABLES = (0x10000, 0x11000, 0x12000, 0x13000)
 
 
@@ -88,13 +87,16 @@ class Space:
     def __setitem__(self, level: int, entry: int) -> None:
         self.memory[self.where[level]] = entry
 
-    def walker(self, **more: Any) -> PageWalker | CompiledWalker:
+    def walker(self, **more: Any) -> PageWalker | BothWalkers:
         get, put = (lambda gpa: self.memory.get(gpa, 0)), self.memory.__setitem__
         python = PageWalker(get, put, get, put, PHYSICAL_BITS, **more)
-        if not COMPILED or "translate" in more:  # a function is Python's to call
+        if compiled.load() is None or "translate" in more:  # a function is Python's to call
             return python
         width, mask = 8 if self.kind.wide else 4, more.get("mask", 0)
-        return CompiledWalker(self.memory, width, TABLES[-1] + 0x1000, PHYSICAL_BITS, mask, python)
+        ram_size = TABLES[-1] + 0x1000
+        return BothWalkers(
+            self.memory, python, lambda entries: CompiledWalker(entries, width, ram_size, PHYSICAL_BITS, mask)
+        )
 
     def walk(self, access: int, *, cr0: int = WP, cr4: int = 0, efer: int = 0, ac: bool = False, mask: int = 0) -> int:
         return self.walker(mask=mask).walk(
