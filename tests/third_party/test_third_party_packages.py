@@ -48,7 +48,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, str]]
 
 def test_the_package_made_from_the_template_is_found_and_its_tests_pass(done: tuple[Path, str]) -> None:
     _folder, output = done
-    assert "4 passed" in output
+    assert "5 passed" in output
     assert re.search(r"^hello +0\.1\.0 +sevplug-hello +off +-$", output, re.MULTILINE)
 
 
