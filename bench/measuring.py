@@ -28,6 +28,12 @@ class Measured(Protocol):
         """Measure it."""
 
 
+def in_turn(rounds: int, ours: Callable[[], float], theirs: Callable[[], float]) -> tuple[Spread, Spread]:
+    """The figures of both: ours, then the peer's, as often as there are rounds."""
+    figures = [(ours(), theirs()) for _ in range(rounds)]
+    return Spread(tuple(our for our, _ in figures)), Spread(tuple(their for _, their in figures))
+
+
 @attrs.frozen
 class Processes:
     """Seconds from the start of a process until ``until`` is on its standard output, or to its end where that is None.
@@ -49,12 +55,11 @@ class Processes:
     def run(self, rounds: int) -> Row:
         """The times, then the samples."""
         our_command, their_command = self.commands()
-        ours, theirs = [], []
-        for _ in range(rounds):
-            ours.append(self._seconds(our_command))
-            theirs.append(self._seconds(their_command, self.typed))
+        ours, theirs = in_turn(
+            rounds, lambda: self._seconds(our_command), lambda: self._seconds(their_command, self.typed)
+        )
         share = python_share(our_command, self.until)
-        return Row(self.name, Spread(tuple(ours)), Spread(tuple(theirs)), self.peer, share=share, goal=self.goal)
+        return Row(self.name, ours, theirs, self.peer, share=share, goal=self.goal)
 
     def _seconds(self, command: list[str], typed: bytes = b"") -> float:
         return seconds_of(command, typed) if self.until is None else seconds_until(command, self.until)
@@ -77,11 +82,12 @@ class Guests:
     def run(self, rounds: int) -> Row:
         """The times."""
         our_command, their_command = self.commands()
-        ours, theirs = [], []
-        for _ in range(rounds):
-            ours.append(seconds_of(our_command) * self.jobs / self.count)
-            theirs.append(seconds_of(their_command) / self.count)
-        return Row(self.name, Spread(tuple(ours)), Spread(tuple(theirs)), self.peer, one_of_many=True)
+        ours, theirs = in_turn(
+            rounds,
+            lambda: seconds_of(our_command) * self.jobs / self.count,
+            lambda: seconds_of(their_command) / self.count,
+        )
+        return Row(self.name, ours, theirs, self.peer, one_of_many=True)
 
 
 @attrs.frozen
@@ -101,11 +107,8 @@ class Memory:
     def run(self, rounds: int) -> Row:
         """The peaks."""
         our_command, their_command = self.commands()
-        ours, theirs = [], []
-        for _ in range(rounds):
-            ours.append(self._beyond(our_command))
-            theirs.append(self._beyond(their_command))
-        return Row(self.name, Spread(tuple(ours)), Spread(tuple(theirs)), unit="MiB", goal=self.goal)
+        ours, theirs = in_turn(rounds, lambda: self._beyond(our_command), lambda: self._beyond(their_command))
+        return Row(self.name, ours, theirs, unit="MiB", goal=self.goal)
 
     def _beyond(self, command: list[str]) -> float:
         return resident_at(command, self.until) - self.guest_mib
@@ -135,8 +138,5 @@ class Inside:
 
     def run(self, rounds: int) -> Row:
         """The times."""
-        ours, theirs = [], []
-        for _ in range(rounds):
-            ours.append(self.pair.ours())
-            theirs.append(self.pair.peer())
-        return Row(self.name, Spread(tuple(ours)), Spread(tuple(theirs)), self.peer, goal=self.goal)
+        ours, theirs = in_turn(rounds, self.pair.ours, self.pair.peer)
+        return Row(self.name, ours, theirs, self.peer, goal=self.goal)

@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import attrs
-from figures import Goal, Row, Spread
+from figures import Goal, Row
+from measuring import in_turn
 from peers import find_image_of, find_program, qemu_booted
 from timing import PATIENCE, NotBooted, read_until
 
@@ -44,8 +45,7 @@ class Restores:
     def run(self, rounds: int) -> Row:
         """Both, one after the other: each has its guest booted."""
         with _here() as ours, _there() as theirs:
-            figures = [(ours(), theirs()) for _ in range(rounds)]
-        here, there = (Spread(tuple(column)) for column in zip(*figures, strict=True))
+            here, there = in_turn(rounds, ours, theirs)
         return Row(self.name, here, there, "QEMU: loadvm", goal=self.goal)
 
 

@@ -140,6 +140,18 @@ static int64_t leaf32(const struct way *way, uint32_t *entry, uint64_t page)
     return way->walker->mask ? found | PRIVATE : found;
 }
 
+/* One level down by `entry`, whose rights count from now on; 0, or the fault that it is. */
+static int64_t descend(struct way *way, uint64_t entry, uint64_t reserved)
+{
+    if (!(entry & P))
+        return fault(way, 0);
+    if (entry & reserved)
+        return fault(way, PF_P | PF_RSVD);
+    way->rights &= entry;
+    way->no_execute |= entry & NX;
+    return 0;
+}
+
 static int64_t walk_long(struct way *way)
 {
     const struct walker *walker = way->walker;
@@ -152,12 +164,9 @@ static int64_t walk_long(struct way *way)
         uint64_t *entry = entry_at(walker, table | (address >> (shift - 3) & 0xff8));
         if (entry == NULL)
             return RARE;
-        if (!(*entry & P))
-            return fault(way, 0);
-        if (*entry & reserved)
-            return fault(way, PF_P | PF_RSVD);
-        way->rights &= *entry;
-        way->no_execute |= *entry & NX;
+        int64_t refused = descend(way, *entry, reserved);
+        if (refused)
+            return refused;
         if (shift == 12 || *entry & PS) {
             uint64_t low = (UINT64_C(1) << shift) - 0x1000;
             /* Address bits below the size of a large page; bit 12 there is PAT. */
@@ -193,12 +202,9 @@ static int64_t walk_pae(struct way *way)
         entry = entry_at(walker, table | (address >> (shift - 3) & 0xff8));
         if (entry == NULL)
             return RARE;
-        if (!(*entry & P))
-            return fault(way, 0);
-        if (*entry & reserved)
-            return fault(way, PF_P | PF_RSVD);
-        way->rights &= *entry;
-        way->no_execute |= *entry & NX;
+        int64_t refused = descend(way, *entry, reserved);
+        if (refused)
+            return refused;
         if (shift == 12 || *entry & PS) {
             uint64_t low = (UINT64_C(1) << shift) - 1;
             if (shift == 21 && *entry & 0x1fe000)
