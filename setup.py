@@ -1,21 +1,28 @@
-"""The optional compiled part; everything else is in pyproject.toml."""
+"""The optional compiled parts; everything else is in pyproject.toml."""
 
 from setuptools import Extension, setup
 
-FOLDER = "sevplug/core/engine/compiled/"
+
+def part(name: str, *sources: str, depends: tuple[str, ...] = ()) -> Extension:
+    """No extension module of Python's, but a library that ctypes loads (sevplug/native.py).
+
+    Without a compiler the installation goes on without it.
+    """
+    folder = name.rpartition(".")[0].replace(".", "/")
+    return Extension(
+        name,
+        sources=[f"{folder}/{source}" for source in sources],
+        depends=[f"{folder}/{file}" for file in depends],
+        extra_compile_args=["-std=c11", "-O2", "-Wall", "-Wextra", "-fno-strict-aliasing"],
+        py_limited_api=True,
+        optional=True,
+    )
+
 
 setup(
     ext_modules=[
-        # No extension module of Python's, but a library that ctypes loads (see its __init__.py).  Without a compiler
-        # the installation goes on without it.
-        Extension(
-            "sevplug.core.engine.compiled._fill",
-            sources=[FOLDER + "fill.c", FOLDER + "walk.c"],
-            depends=[FOLDER + "walk.h"],
-            extra_compile_args=["-std=c11", "-O2", "-Wall", "-Wextra", "-fno-strict-aliasing"],
-            py_limited_api=True,
-            optional=True,
-        )
+        part("sevplug.core.engine.compiled._fill", "fill.c", "walk.c", depends=("walk.h",)),
+        part("sevplug.sevapi.compiled._cipher", "cipher.c"),
     ],
     options={"bdist_wheel": {"py_limited_api": "cp311"}},
 )

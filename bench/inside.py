@@ -18,6 +18,7 @@ from machines import machine_with
 from measuring import Pair
 from peers import Missing, find_program
 
+from sevplug import native
 from sevplug.core.binding import bind_first
 from sevplug.core.config import ObjectSpec
 from sevplug.core.engine import compiled
@@ -84,15 +85,15 @@ def _guest() -> bytes:
 
 
 def _fills(*, pure: bool) -> float:
-    kept = os.environ.get(compiled.PURE_VARIABLE)
-    os.environ[compiled.PURE_VARIABLE] = "1" if pure else "0"
+    kept = os.environ.get(native.PURE_VARIABLE)
+    os.environ[native.PURE_VARIABLE] = "1" if pure else "0"
     try:
         with machine_with(_guest(), SevPlugin(), objects=(_SEV,), machine_options={}) as (machine, _board):
             return _timed(lambda: machine.run(timeout=60))
     finally:
-        del os.environ[compiled.PURE_VARIABLE]
+        del os.environ[native.PURE_VARIABLE]
         if kept is not None:
-            os.environ[compiled.PURE_VARIABLE] = kept
+            os.environ[native.PURE_VARIABLE] = kept
 
 
 def _needs_twin() -> None:

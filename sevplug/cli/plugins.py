@@ -12,6 +12,7 @@ import click
 from sevplug.cli.machine_command import loaded_plugins, plugins_of, words_option
 from sevplug.core.engine import compiled
 from sevplug.core.plugins import PluginManager, discover
+from sevplug.sevapi import compiled as compiled_cipher
 
 _HEADINGS = ("name", "version", "distribution", "on", "hooks")
 
@@ -48,6 +49,7 @@ def _plugins(ctx: click.Context, /, words: Sequence[str], as_json: bool) -> None
     else:
         _show_lines(rows)
     click.echo(f"page walk: {compiled.describe()}", err=True)
+    click.echo(f"memory cipher: {compiled_cipher.describe()}", err=True)
 
 
 def _hooks(plugins: PluginManager, name: str) -> list[str]:

@@ -11,6 +11,7 @@ import pytest
 from long_guest import long_guest, remap
 from machines import machine_with
 
+from sevplug import native
 from sevplug.core import result
 from sevplug.core.config import ObjectSpec
 from sevplug.core.engine import compiled
@@ -30,7 +31,7 @@ def built() -> None:
 
 def live(code: str, monkeypatch: pytest.MonkeyPatch, *, pure: bool, spec: ObjectSpec = SEV) -> dict[str, Any]:
     """Run a guest; everything that its pages and its fills have come to."""
-    monkeypatch.setenv(compiled.PURE_VARIABLE, "1" if pure else "0")
+    monkeypatch.setenv(native.PURE_VARIABLE, "1" if pure else "0")
     with machine_with(long_guest(code), SevPlugin(), objects=(spec,), machine_options={}) as (machine, board):
         assert machine.engine.page_walk == ("python" if pure else "compiled")
         run = machine.run(timeout=20)
@@ -65,7 +66,7 @@ def test_a_guest_leaves_the_same_behind_by_both(built: None, monkeypatch: pytest
 
 def test_what_happens_all_the_time_takes_no_python(built: None, monkeypatch: pytest.MonkeyPatch) -> None:
     touch = f"mov edi, {PAGE:#x}; mov ecx, 400; 1: mov [rdi], edi; add edi, 0x1000; loop 1b"
-    monkeypatch.setenv(compiled.PURE_VARIABLE, "0")
+    monkeypatch.setenv(native.PURE_VARIABLE, "0")
     with machine_with(long_guest(touch), SevPlugin(), objects=(SEV,), machine_options={}) as (machine, _board):
         machine.run(timeout=20)
         by_python = machine.engine._fills._count
@@ -82,7 +83,7 @@ def test_a_plug_in_that_sees_each_address_is_asked_by_python(built: None, monkey
         def translate(self, cpu: object, address: int, access: int) -> None:
             Watching.seen += 1
 
-    monkeypatch.setenv(compiled.PURE_VARIABLE, "0")
+    monkeypatch.setenv(native.PURE_VARIABLE, "0")
     with machine_with(long_guest(""), SevPlugin(), Watching(), objects=(SEV,), machine_options={}) as (machine, _board):
         assert machine.engine.page_walk == "python"
         assert machine.run(timeout=20).result == result.SHUTDOWN
@@ -93,7 +94,7 @@ def test_a_library_of_other_sources_is_refused_in_a_line(built: None, monkeypatc
     class Other(ctypes.Structure):
         _fields_ = (("more", ctypes.c_uint64 * 99),)
 
-    monkeypatch.setenv(compiled.PURE_VARIABLE, "0")
+    monkeypatch.setenv(native.PURE_VARIABLE, "0")
     monkeypatch.setattr(compiled, "_Fills", Other)
     compiled._load.cache_clear()
     try:
@@ -108,7 +109,7 @@ def test_a_library_of_other_sources_is_refused_in_a_line(built: None, monkeypatc
     ("pure", "says"), [("0", "compiled"), ("", "compiled"), ("1", "python (SEVPLUG_PURE is set)")], ids=str
 )
 def test_one_can_see_which_is_in_use(built: None, monkeypatch: pytest.MonkeyPatch, pure: str, says: str) -> None:
-    monkeypatch.setenv(compiled.PURE_VARIABLE, pure)
+    monkeypatch.setenv(native.PURE_VARIABLE, pure)
     assert compiled.describe() == says
     monkeypatch.setattr(compiled, "_load", lambda: None)
     assert compiled.describe().startswith("python (")

@@ -15,7 +15,7 @@ from initrds import with_init
 from linux import boot
 from parts import find_image
 
-from sevplug.core.engine.compiled import PURE_VARIABLE
+from sevplug.native import PURE_VARIABLE
 from sevplug.sevapi.secret_table import LUKS_KEY
 
 pytestmark = pytest.mark.linux

@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
+import platform
+import sys
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from Crypto.Cipher import AES
 from hypothesis import example, given
 from hypothesis import strategies as st
+from parts import missing
 
+from sevplug import native
+from sevplug.sevapi import compiled
+from sevplug.sevapi.errors import SevApiError
 from sevplug.sevapi.memory_cipher import MemoryCipher, key_from_seed
+from sevplug.sevapi.whitened_aes import WhitenedAes
 
 PAGE = 4096
+WANTED = native.wanted()
 KEY = bytes(range(0x40, 0x50))
 CIPHER = MemoryCipher(KEY)
 # The borders of 16 bytes, a page, the 256 KiB whose tweaks are kept, 4 GiB, and the last block that has an address.
@@ -21,15 +32,39 @@ PLACES = st.sampled_from([0, 0xFF0, 0x3FFF0, 0x40000, 0x7FFE0, 0xFFFF_FFF0, 0x1_
 BLOCKS = st.integers(0, 33).flatmap(lambda count: st.binary(min_size=16 * count, max_size=16 * count))
 
 
-def encrypted(gpa: int, data: bytes, cipher: MemoryCipher = CIPHER) -> bytes:
+def compiled_library() -> ctypes.CDLL:
+    """The compiled cipher's library, or a skip that says how to get it."""
+    with pytest.MonkeyPatch.context() as patch:
+        if WANTED:
+            patch.setenv(native.PURE_VARIABLE, "0")
+        found = compiled.load()
+    if found is None:
+        if platform.machine() == "x86_64" and WANTED:
+            missing("the compiled memory cipher is missing: install gcc and libc6-dev, and then sevplug again")
+        pytest.skip(f"no compiled memory cipher: {compiled.describe()}")
+    return found
+
+
+@pytest.fixture(params=["python", "compiled"], scope="module", autouse=True)
+def made_by(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Each test is run with both ciphers."""
+    if request.param == "compiled":
+        compiled_library()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(native.PURE_VARIABLE, "1" if request.param == "python" else "0")
+        patch.setattr(sys.modules[__name__], "CIPHER", MemoryCipher(KEY))
+        yield
+
+
+def encrypted(gpa: int, data: bytes, cipher: MemoryCipher | None = None) -> bytes:
     buffer = bytearray(data)
-    cipher.encrypt(gpa, memoryview(buffer))
+    (cipher or CIPHER).encrypt(gpa, memoryview(buffer))
     return bytes(buffer)
 
 
-def decrypted(gpa: int, data: bytes, cipher: MemoryCipher = CIPHER) -> bytes:
+def decrypted(gpa: int, data: bytes, cipher: MemoryCipher | None = None) -> bytes:
     buffer = bytearray(data)
-    cipher.decrypt(gpa, memoryview(buffer))
+    (cipher or CIPHER).decrypt(gpa, memoryview(buffer))
     return bytes(buffer)
 
 
@@ -65,6 +100,40 @@ def test_pieces_are_the_same_as_all_at_once(gpa: int, data: bytes, cut: int, fre
     parts = encrypted(gpa + cut, data[cut:], cipher), encrypted(gpa, data[:cut], cipher)
     assert parts[1] + parts[0] == encrypted(gpa, data)
     assert decrypted(gpa, data[:cut], cipher) + decrypted(gpa + cut, data[cut:], cipher) == decrypted(gpa, data)
+
+
+@given(st.binary(min_size=16, max_size=16), st.binary(min_size=16, max_size=16), PLACES, BLOCKS)
+def test_the_compiled_cipher_does_what_the_library_does(key: bytes, tweak_key: bytes, gpa: int, data: bytes) -> None:
+    twins = WhitenedAes(key, tweak_key), compiled.CompiledAes(compiled_library(), key, tweak_key)
+    for work in ("encrypt", "decrypt", "decrypt_zeros"):
+        # Where it lies in memory must not matter.
+        buffers = bytearray(data), bytearray(b"\xaa" + data + b"\xbb")
+        getattr(twins[0], work)(gpa, memoryview(buffers[0]))
+        getattr(twins[1], work)(gpa, memoryview(buffers[1])[1:-1])
+        assert buffers[1] == b"\xaa" + buffers[0] + b"\xbb"
+
+
+def test_one_can_see_which_is_in_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(native.PURE_VARIABLE, "1")
+    assert compiled.describe() == "python (SEVPLUG_PURE is set)"
+    monkeypatch.setenv(native.PURE_VARIABLE, "0")
+    compiled_library()
+    assert compiled.describe() == "compiled"
+
+
+def test_a_library_that_is_none_of_ours_is_refused_in_a_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    strange = tmp_path / "_cipher.abi3.so"
+    strange.write_bytes(b"no library")
+    monkeypatch.setenv(native.PURE_VARIABLE, "0")
+    monkeypatch.setattr(native, "find", lambda _folder, _name: strange)
+    compiled._load.cache_clear()
+    try:
+        with pytest.raises(SevApiError) as refused:
+            MemoryCipher(KEY)
+    finally:
+        compiled._load.cache_clear()
+    assert str(refused.value).startswith(f"the compiled memory cipher in {strange} cannot be used: ")
+    assert str(refused.value).endswith("; install sevplug again, or set SEVPLUG_PURE=1")
 
 
 @given(PLACES, BLOCKS)

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from parts import missing
 
+from sevplug import native
 from sevplug.core.engine import compiled
 from sevplug.core.engine.pages import RamPages
 from sevplug.core.paging import PageWalker
@@ -21,9 +22,9 @@ def library() -> object:
     """The twin's library, or a skip that says how to get it."""
     found = compiled.load()
     if found is None:
-        if compiled.wanted():
+        if native.wanted():
             missing("the compiled page walk is missing: install gcc and libc6-dev, and then sevplug again")
-        pytest.skip(f"the compiled page walk is left out: {compiled.PURE_VARIABLE} is set")
+        pytest.skip(f"the compiled page walk is left out: {native.PURE_VARIABLE} is set")
     return found
 
 
@@ -36,7 +37,7 @@ class CompiledWalk:
         record = RamPages(0, memoryview(ram), None, bytearray(pages), array("Q", bytes(8 * pages)))
         (ram_range,), self._kept = compiled.ranges_of([record])
         if states is not None:
-            ram_range.states, keep = compiled.address_of(states)
+            ram_range.states, keep = native.address_of(states)
             self._kept.append(keep)
         self._walker = compiled.Walker(mask=mask, too_wide=~((1 << physical_bits) - 1) & _ADDRESS)
         self._walker.ranges[0] = ram_range

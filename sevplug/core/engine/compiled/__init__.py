@@ -1,26 +1,23 @@
 """The compiled twin of the page walk and of the TLB-miss callback, where it was built.
 
-It is plain C that knows nothing of Python, so one build serves every interpreter; it is called through ctypes, as the
-engine is.  Nothing depends on it: without a C compiler at installation, or with SEVPLUG_PURE=1, Python does it all.
+See `sevplug.native` for what such a part is.
 """
 
 from __future__ import annotations
 
 import ctypes
-import os
 from array import array
 from collections.abc import Iterable
-from ctypes import POINTER, c_bool, c_int64, c_size_t, c_uint8, c_uint32, c_uint64, c_void_p
+from ctypes import POINTER, c_bool, c_int64, c_size_t, c_uint32, c_uint64, c_void_p
 from functools import cache
 from pathlib import Path
 from typing import Final
 
+from sevplug import native
 from sevplug.core.engine import internals as at
 from sevplug.core.engine.pages import CodePlaces, RamPages
 from sevplug.core.errors import EngineError
 
-# Set to anything but 0, it leaves the twin out.
-PURE_VARIABLE: Final = "SEVPLUG_PURE"
 # As in walk.h and fill.c.
 _RANGES: Final = 2
 RARE: Final = -(1 << 63)
@@ -76,48 +73,31 @@ def load() -> ctypes.CDLL | None:
 
     `EngineError` when it does not belong to these sources.
     """
-    return _load() if wanted() else None
-
-
-def wanted() -> bool:
-    """Whether the twin is to be used where it is there."""
-    return os.environ.get(PURE_VARIABLE, "0") in ("", "0")
+    return _load() if native.wanted() else None
 
 
 @cache
 def _load() -> ctypes.CDLL | None:
-    found = sorted(Path(__file__).parent.glob("_fill.*so"))
-    if not found:
+    found = native.find(Path(__file__).parent, "_fill")
+    if found is None:
         return None
     try:
-        library = ctypes.CDLL(str(found[-1]))
+        library = ctypes.CDLL(str(found))
         library.sevplug_size_of_fills.restype = c_size_t
         library.sevplug_size_of_fills.argtypes = []
         library.sevplug_translate.restype = c_int64
         library.sevplug_translate.argtypes = [POINTER(Walker), c_uint64, c_uint32, POINTER(Controls)]
         size = library.sevplug_size_of_fills()
     except (OSError, AttributeError) as error:
-        raise EngineError(f"the compiled page walk in {found[-1]} cannot be used: {error}; {_WAY_OUT}") from None
+        raise EngineError(f"the compiled page walk in {found} cannot be used: {error}; {native.WAY_OUT}") from None
     if size != ctypes.sizeof(_Fills):
-        raise EngineError(f"the compiled page walk in {found[-1]} was built from other sources; {_WAY_OUT}")
+        raise EngineError(f"the compiled page walk in {found} was built from other sources; {native.WAY_OUT}")
     return library
-
-
-_WAY_OUT = f"install sevplug again, or set {PURE_VARIABLE}=1"
 
 
 def describe() -> str:
     """Which page walk a machine that is built now would have, and why."""
-    if load() is not None:
-        return "compiled"
-    return "python (the compiled one was not built)" if wanted() else f"python ({PURE_VARIABLE} is set)"
-
-
-def address_of(buffer: memoryview | bytearray | array[int]) -> tuple[int, object]:
-    """Where a writable buffer lies, and what has to be kept as long as that is used."""
-    view = memoryview(buffer).cast("B")
-    kept = (c_uint8 * view.nbytes).from_buffer(view)
-    return ctypes.addressof(kept), kept
+    return native.describe(load() is not None)
 
 
 def ranges_of(pages: Iterable[RamPages]) -> tuple[list[Range], list[object]]:
@@ -133,7 +113,7 @@ def ranges_of(pages: Iterable[RamPages]) -> tuple[list[Range], list[object]]:
             buffers |= {"states": ram.forms.states, "linear": ram.forms.linear}
         found = Range(gpa=ram.gpa, size=len(ram.buffer))
         for name, buffer in buffers.items():
-            address, keep = address_of(buffer)
+            address, keep = native.address_of(buffer)
             setattr(found, name, address)
             kept.append(keep)
         ranges.append(found)
@@ -174,7 +154,7 @@ class CompiledFills:
             ("code_gpa", places.gpa),
             ("flushes", flushes),
         ):
-            address, keep = address_of(buffer)
+            address, keep = native.address_of(buffer)
             setattr(shared, name, address)
             self._kept.append(keep)
         function = ctypes.cast(library.sevplug_fill, c_void_p)
