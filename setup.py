@@ -21,7 +21,7 @@ def part(name: str, *sources: str, depends: tuple[str, ...] = ()) -> Extension:
 
 setup(
     ext_modules=[
-        part("sevplug.core.engine.compiled._fill", "fill.c", "walk.c", depends=("walk.h",)),
+        part("sevplug.core.engine.compiled._fill", "exits.c", "fill.c", "walk.c", depends=("fill.h", "walk.h")),
         part("sevplug.sevapi.compiled._cipher", "cipher.c"),
     ],
     options={"bdist_wheel": {"py_limited_api": "cp311"}},

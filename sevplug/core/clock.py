@@ -8,10 +8,15 @@ from __future__ import annotations
 
 import heapq
 import time
+from array import array
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Final
 
 import attrs
+
+# The next deadline where no timer is armed.
+NEVER: Final = (1 << 64) - 1
+_NOW, _DEADLINE = 0, 1
 
 
 @attrs.define(eq=False)
@@ -31,16 +36,26 @@ class Clock:
     virtual = True
 
     def __init__(self) -> None:
-        self.now = 0
+        # What time it is and the earliest deadline, as plain numbers because the run loop compares them at each event,
+        # in an array because compiled code does it too.
+        self.times = array("Q", [0, NEVER])
         self._queue: list[tuple[int, int, int, Timer]] = []
         self._sequence = 0
         self._saved: list[Timer] = []
-        # The earliest deadline, kept as a plain number because the run loop compares it at each event.
-        self.next_deadline: float = float("inf")
+
+    @property
+    def now(self) -> int:
+        """Virtual nanoseconds since power-on."""
+        return self.times[_NOW]
+
+    @property
+    def next_deadline(self) -> int:
+        """When the next timer is due, `NEVER` where none is armed."""
+        return self.times[_DEADLINE]
 
     def advance(self, nanoseconds: int) -> None:
         """Let virtual time pass; due timers are run by `run_due`, not here."""
-        self.now += nanoseconds
+        self.times[_NOW] += nanoseconds
 
     def start(self, timer: Timer, deadline: int) -> None:
         """(Re)arm ``timer`` for virtual time ``deadline`` (ns since power-on)."""
@@ -62,7 +77,8 @@ class Clock:
 
     def run_due(self) -> None:
         """Run each timer whose deadline has passed, earliest first."""
-        while self.next_deadline <= self.now:
+        times = self.times
+        while times[_DEADLINE] <= times[_NOW]:
             _deadline, _sequence, _generation, timer = heapq.heappop(self._queue)
             timer.deadline = None
             timer._generation += 1
@@ -71,9 +87,9 @@ class Clock:
 
     def skip_to_next(self) -> bool:
         """Move time to the next deadline, as a halted CPU does.  False when no timer is armed."""
-        if self.next_deadline == float("inf"):
+        if self.next_deadline == NEVER:
             return False
-        self.now = max(self.now, int(self.next_deadline))
+        self.times[_NOW] = max(self.now, self.next_deadline)
         return True
 
     @property
@@ -99,8 +115,11 @@ class Clock:
         return {"now": self.now, "sequence": self._sequence}
 
     def load(self, state: Mapping[str, Any]) -> None:
-        """The time is what `save` said, and stands still; no timer is armed: those who own one load it behind this."""
-        now, sequence = int(state["now"]), int(state["sequence"])
+        """The time is what `save` said, and stands still; no timer is armed: those who own one load it behind this.
+
+        KeyError, TypeError or ValueError for anything else.
+        """
+        now, sequence = _time(state["now"]), int(state["sequence"])
         for _deadline, _sequence, _generation, timer in self._queue:
             timer.deadline = None
             timer._generation += 1
@@ -118,9 +137,9 @@ class Clock:
         """Arm ``timer`` as `save_timer` found it."""
         self.cancel(timer)
         if state is not None:
-            deadline, sequence = state
-            timer.deadline = int(deadline)
-            self._push(timer, int(deadline), int(sequence))
+            deadline, sequence = _time(state[0]), int(state[1])
+            timer.deadline = deadline
+            self._push(timer, deadline, sequence)
 
     def unsaved(self) -> list[Timer]:
         """The armed timers that nobody has saved since `save`."""
@@ -129,13 +148,21 @@ class Clock:
         return [timer for timer in armed if id(timer) not in saved]
 
     def _set(self, now: int) -> None:
-        self.now = now
+        self.times[_NOW] = now
 
     def _refresh(self) -> None:
         queue = self._queue
         while queue and queue[0][2] != queue[0][3]._generation:
             heapq.heappop(queue)
-        self.next_deadline = queue[0][0] if queue else float("inf")
+        self.times[_DEADLINE] = queue[0][0] if queue else NEVER
+
+
+def _time(value: Any) -> int:
+    """Nanoseconds since power-on that were saved."""
+    found = int(value)
+    if not 0 <= found < NEVER:
+        raise ValueError("a time that no clock shows")
+    return found
 
 
 class HostClock(Clock):
@@ -159,10 +186,10 @@ class HostClock(Clock):
     def _set(self, now: int) -> None:
         # The time in which nothing ran has not passed, nor will any before the guest runs.
         self._standing = time.monotonic_ns()
-        self._origin, self.now = self._standing - now, now
+        self._origin, self.times[_NOW] = self._standing - now, now
 
     def catch_up(self) -> None:
-        self.now = self._elapsed()
+        self.times[_NOW] = self._elapsed()
 
     def stand_still(self) -> None:
         if self._standing is None:
@@ -178,9 +205,9 @@ class HostClock(Clock):
         return (time.monotonic_ns() if standing is None else standing) - self._origin
 
     def skip_to_next(self) -> bool:
-        if self.next_deadline == float("inf"):
+        if self.next_deadline == NEVER:
             return False
-        wait = int(self.next_deadline) - self._elapsed()
+        wait = self.next_deadline - self._elapsed()
         if wait > 0:
             # In short steps, so that a request from another thread is not kept waiting for a far timer.
             time.sleep(min(wait, 10_000_000) / 1e9)

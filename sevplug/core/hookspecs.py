@@ -151,7 +151,8 @@ def intercept(cpu: VCpu, code: int, info: int) -> bool | None:
 
     ``code`` is the exit code of the APM, volume 2, appendix C (0x72 CPUID, 0x7C MSR, 0x6E RDTSC, 0x78 HLT, 0x81
     VMMCALL, …); ``info`` is EXITINFO1 (for an MSR: 0 read, 1 write).  True: handled, RIP already moved by the
-    plug-in.  None: the core does what the machine would.  `cpuid`, `rdmsr` and `wrmsr` are its convenient forms.
+    plug-in.  None: the core does what the machine would.  `cpuid`, `rdmsr` and `wrmsr` are its convenient forms;
+    RDTSC has none.  While a plug-in implements it, compiled code answers no exit: a tenth of a kernel's boot.
     """
 
 

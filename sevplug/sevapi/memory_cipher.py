@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 
 from sevplug.sevapi import compiled
+from sevplug.sevapi.whitened_aes import WhitenedAes
 
 KEY_SIZE = 16
 BLOCK = 16
@@ -34,8 +35,6 @@ class MemoryCipher:
         tweak_key = hashlib.sha256(b"tweaks" + key).digest()[:KEY_SIZE]
         library = compiled.load()
         if library is None:
-            from sevplug.sevapi.whitened_aes import WhitenedAes  # imports the AES of a library
-
             self._aes: compiled.CompiledAes | WhitenedAes = WhitenedAes(key, tweak_key)
         else:
             self._aes = compiled.CompiledAes(library, key, tweak_key)

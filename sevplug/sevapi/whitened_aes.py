@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from Crypto.Cipher import AES
-from Crypto.Util.strxor import strxor
-
 _BLOCK = 16
 _ADDRESS_BITS = 52
 # Tweaks of a chunk of this many bytes are kept; what lies above is one value for the whole chunk.
@@ -18,6 +15,10 @@ class WhitenedAes:
     """What `sevplug.sevapi.memory_cipher.MemoryCipher` promises; ``tweak_key`` enciphers the bits' numbers."""
 
     def __init__(self, key: bytes, tweak_key: bytes) -> None:
+        from Crypto.Cipher import AES  # only where there is something to encipher
+        from Crypto.Util.strxor import strxor
+
+        self._xor = strxor
         self._cipher = AES.new(key, AES.MODE_ECB)
         constants = AES.new(tweak_key, AES.MODE_ECB)
         self._constants = [constants.encrypt(bit.to_bytes(_BLOCK, "little")) for bit in range(_ADDRESS_BITS)]
@@ -34,13 +35,13 @@ class WhitenedAes:
     def decrypt_zeros(self, gpa: int, buffer: memoryview) -> None:
         for piece, tweak in self._pieces(gpa, buffer):
             self._cipher.decrypt(tweak, output=piece)
-            strxor(piece, tweak, output=piece)
+            self._xor(piece, tweak, output=piece)
 
     def _apply(self, work: Callable[..., object], gpa: int, buffer: memoryview) -> None:
         for piece, tweak in self._pieces(gpa, buffer):
-            strxor(piece, tweak, output=piece)
+            self._xor(piece, tweak, output=piece)
             work(piece, output=piece)
-            strxor(piece, tweak, output=piece)
+            self._xor(piece, tweak, output=piece)
 
     def _pieces(self, gpa: int, buffer: memoryview) -> Iterator[tuple[memoryview, bytes]]:
         """The buffer in pieces, each with what it is whitened by."""
@@ -57,14 +58,14 @@ class WhitenedAes:
         # The table doubles until it reaches far enough: small guests never need the whole.
         while len(self._table) < inside + size:
             bit = len(self._table).bit_length() - 1
-            self._table += strxor(self._table, self._constants[bit] * (len(self._table) // _BLOCK))
+            self._table += self._xor(self._table, self._constants[bit] * (len(self._table) // _BLOCK))
         table = memoryview(self._table)[inside : inside + size]
-        return strxor(table, self._above(gpa >> _CHUNK_BITS) * (size // _BLOCK))
+        return self._xor(table, self._above(gpa >> _CHUNK_BITS) * (size // _BLOCK))
 
     def _above(self, chunk: int) -> bytes:
         found = self._chunks.get(chunk)
         if found is None:
             lowest = chunk & -chunk
             constant = self._constants[_CHUNK_BITS + lowest.bit_length() - 1]
-            found = self._chunks[chunk] = strxor(self._above(chunk ^ lowest), constant)
+            found = self._chunks[chunk] = self._xor(self._above(chunk ^ lowest), constant)
         return found

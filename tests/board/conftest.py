@@ -91,7 +91,7 @@ class BoardMachine:
         while self.clock.next_deadline <= end:
             self.clock.skip_to_next()
             self.clock.run_due()
-        self.clock.now = end
+        self.clock.advance(end - self.clock.now)
 
     def config_read(self, slot: int, function: int, offset: int, size: int = 4) -> int:
         self.outl(0xCF8, 1 << 31 | slot << 11 | function << 8 | offset & 0xFC)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from sevplug.board.irq import SharedInput
+from sevplug.core.clock import NEVER
 from sevplug.core.errors import GuestFault
 
 APIC = 0xFEE00000
@@ -230,7 +231,7 @@ def test_a_count_of_zero_stops_the_timer(apic):
     apic.writel(APIC + 0x380, 0)
     apic.pass_time(100_000)
     assert not apic.cpu.line
-    assert apic.clock.next_deadline == float("inf")
+    assert apic.clock.next_deadline == NEVER
 
 
 def test_an_edge_at_the_io_apic_is_one_interrupt(apic):

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sevplug.core.clock import Clock, HostClock, Timer
+from sevplug.core.clock import NEVER, Clock, HostClock, Timer
 
 
 class Log:
@@ -83,7 +83,7 @@ def test_a_timer_that_ran_is_disarmed(clock: Clock) -> None:
     clock.run_due()
     clock.advance(100)
     clock.run_due()
-    assert (len(log.ran), clock.next_deadline) == (1, float("inf"))
+    assert (len(log.ran), clock.next_deadline) == (1, NEVER)
     assert not timer.deadline
 
 
@@ -183,7 +183,7 @@ def test_any_starts_and_cancels_leave_what_a_plain_table_says(steps: list[tuple[
         else:
             clock.start(timers[number], deadline)
             armed[number] = (deadline, order)
-        assert clock.next_deadline == min((when for when, _order in armed.values()), default=float("inf"))
+        assert clock.next_deadline == min((when for when, _order in armed.values()), default=NEVER)
     clock.advance(50)
     clock.run_due()
     assert [int(name) for name, _now in log.ran] == sorted(armed, key=lambda number: armed[number])

@@ -161,7 +161,7 @@ def test_a_hook_that_raises_inside_a_running_guest_ends_with_its_name(
 
 
 def test_a_machine_can_be_closed_after_a_plug_in_failed() -> None:
-    with machine_with(assemble("rdtsc"), failing("rdmsr", "index")) as (machine, _board):
+    with machine_with(assemble("mov ecx, 0x10; rdmsr"), failing("rdmsr", "index")) as (machine, _board):
         with pytest.raises(PluginError):
             machine.run(timeout=5)
         machine.close()

@@ -8,7 +8,7 @@ from random import Random
 import pytest
 from compiled_walk import CompiledWalk
 
-from sevplug.core.engine import compiled
+from sevplug.core.engine.compiled.structures import RARE
 from sevplug.core.paging import PageWalker
 from sevplug.core.views import PRIVATE_FORM, SHARED, STALE, UNTOUCHED, UNWRITTEN
 
@@ -93,7 +93,7 @@ def test_two_walks_of_one_memory_are_the_same_walk(mask: int, forms: int, wide: 
     for arguments in walks(dice, mask):
         memory.away = 0
         expected, found = python.walk(*arguments), twin.walk(*arguments)
-        if found == compiled.RARE:
+        if found == RARE:
             assert memory.away
             outcomes["rare"] += 1
         else:

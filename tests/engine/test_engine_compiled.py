@@ -15,6 +15,7 @@ from sevplug import native
 from sevplug.core import result
 from sevplug.core.config import ObjectSpec
 from sevplug.core.engine import compiled
+from sevplug.core.engine.compiled import structures
 from sevplug.core.errors import EngineError
 from sevplug.core.hookspecs import hookimpl
 from sevplug.plugins.sev import SevPlugin
@@ -90,12 +91,15 @@ def test_a_plug_in_that_sees_each_address_is_asked_by_python(built: None, monkey
     assert Watching.seen > 10
 
 
-def test_a_library_of_other_sources_is_refused_in_a_line(built: None, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("name", ["Fills", "Exits"])
+def test_a_library_of_other_sources_is_refused_in_a_line(
+    built: None, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
     class Other(ctypes.Structure):
         _fields_ = (("more", ctypes.c_uint64 * 99),)
 
     monkeypatch.setenv(native.PURE_VARIABLE, "0")
-    monkeypatch.setattr(compiled, "_Fills", Other)
+    monkeypatch.setattr(structures, name, Other)
     compiled._load.cache_clear()
     try:
         with pytest.raises(EngineError) as refused:

@@ -56,7 +56,7 @@ def leaves(state: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
         yield path
     items = state.items() if isinstance(state, dict) else enumerate(state) if isinstance(state, list) else ()
     for key, value in items:
-        if key in ("random", "jitter"):
+        if key == "random":
             yield (*path, key)
         else:
             yield from leaves(value, (*path, key))

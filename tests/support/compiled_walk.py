@@ -12,6 +12,8 @@ from parts import missing
 
 from sevplug import native
 from sevplug.core.engine import compiled
+from sevplug.core.engine.compiled.fills import ranges_of
+from sevplug.core.engine.compiled.structures import RARE, Controls, Walker
 from sevplug.core.engine.pages import RamPages
 from sevplug.core.paging import PageWalker
 
@@ -35,22 +37,22 @@ class CompiledWalk:
         self._library = library()
         pages = len(ram) >> 12
         record = RamPages(0, memoryview(ram), None, bytearray(pages), array("Q", bytes(8 * pages)))
-        (ram_range,), self._kept = compiled.ranges_of([record])
+        (ram_range,), self._kept = ranges_of([record])
         if states is not None:
             ram_range.states, keep = native.address_of(states)
             self._kept.append(keep)
-        self._walker = compiled.Walker(mask=mask, too_wide=~((1 << physical_bits) - 1) & _ADDRESS)
+        self._walker = Walker(mask=mask, too_wide=~((1 << physical_bits) - 1) & _ADDRESS)
         self._walker.ranges[0] = ram_range
 
     def walk(self, address: int, access: int, cr0: int, cr3: int, cr4: int, efer: int, ac: bool = False) -> int:
-        """As `PageWalker.walk`, or `compiled.RARE`."""
-        controls = compiled.Controls(cr0, cr3, cr4, efer, ac)
+        """As `PageWalker.walk`, or `RARE`."""
+        controls = Controls(cr0, cr3, cr4, efer, ac)
         found: int = self._library.sevplug_translate(byref(self._walker), address, access, byref(controls))  # type: ignore[attr-defined]
         return found
 
 
 class CompiledWalker:
-    """A `PageWalker` whose walks are compiled; where the twin leaves one to Python, the answer is `compiled.RARE`.
+    """A `PageWalker` whose walks are compiled; where the twin leaves one to Python, the answer is `RARE`.
 
     ``entries`` are ``width`` bytes wide; those below ``ram_size`` are in its RAM.
     """
@@ -87,6 +89,6 @@ class BothWalkers:
         self._copy.update(self._entries)
         found = self._python.walk(address, access, cr0, cr3, cr4, efer, ac)
         other = self._twin.walk(address, access, cr0, cr3, cr4, efer, ac)
-        if other != compiled.RARE:
+        if other != RARE:
             assert (other, self._copy) == (found, self._entries)
         return found

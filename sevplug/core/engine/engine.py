@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from sevplug.core import result
+from sevplug.core import cpumodel, result
 from sevplug.core.binding import bind_first
+from sevplug.core.engine import compiled, library
 from sevplug.core.engine import internals as at
-from sevplug.core.engine import library
+from sevplug.core.engine.compiled.exits import CompiledExits
 from sevplug.core.engine.debug import DebugUnit
 from sevplug.core.engine.delivery import DEBUG, Delivery
 from sevplug.core.engine.fills import RESTART, Fills
@@ -28,6 +29,7 @@ from sevplug.core.engine.intercepts import (
     EXIT_VINTR,
     INTERCEPT_CR_WORD,
     INTERCEPT_WORD,
+    PAUSE_NS,
     Intercepts,
 )
 from sevplug.core.engine.linear import PAGE_FAULT, LinearMemory
@@ -87,18 +89,41 @@ class Engine:
         self._ports = PortIo(machine, self.cpu, self._linear, self._tick, self._fail)
         self.debug = DebugUnit(machine, self, self.cpu)
         self._watch = Watch(machine, self.kick)
+        self._interrupt_callback = library.INTR_CALLBACK(self._on_interrupt)
         self.watching = self._watch.watching
+        self._exits = self._compiled_exits()
         self._install_hooks()
         machine.memory.on_write = self._written
 
     # -- construction ----------------------------------------------------------------------------------------------
 
+    def _compiled_exits(self) -> CompiledExits | None:
+        """What answers the most frequent exits; None: Python does it all."""
+        twin, fills, intercepts = compiled.load(), self._fills.compiled, self.intercepts
+        if twin is None or fills is None or intercepts.hooked or not self._clock.virtual:
+            return None
+        return CompiledExits(
+            twin,
+            fills,
+            self._state.cpu_address,
+            self._interrupt_callback,
+            times=self._clock.times,
+            jitter=intercepts.jitter.state,
+            tsc_offset=intercepts.tsc_offset,
+            tsc_mhz=cpumodel.TSC_MHZ,
+            event_ns=EVENT_NS,
+            pause_ns=PAUSE_NS,
+        )
+
     def _install_hooks(self) -> None:
-        fill, argument = self._fills.callback
-        self._callbacks.append(fill)
-        library.hook(self._handle, library.HOOK_TLB_FILL, fill, argument=argument)
+        interrupt = (self._interrupt_callback, c_void_p()) if self._exits is None else self._exits.callback
+        for kind, (function, argument) in (
+            (library.HOOK_TLB_FILL, self._fills.callback),
+            (library.HOOK_INTR, interrupt),
+        ):
+            self._callbacks.append(function)
+            library.hook(self._handle, kind, function, argument=argument)
         for kind, callback, instruction in (
-            (library.HOOK_INTR, library.INTR_CALLBACK(self._on_interrupt), None),
             (library.HOOK_INSN_INVALID, library.INVALID_CALLBACK(self._on_invalid), None),
             (library.HOOK_INSN, library.IN_CALLBACK(self._ports.on_in), library.INS_IN),
             (library.HOOK_INSN, library.OUT_CALLBACK(self._ports.on_out), library.INS_OUT),
@@ -174,6 +199,9 @@ class Engine:
     def enter(self) -> None:
         """Let the guest run until the engine leaves, and do what is to be done then."""
         self.inside = True
+        if self._exits is not None:
+            # Who steps wants to know of each.
+            self._exits.enable(not self.debug.active)
         code = self._lib.uc_emu_start(self._handle, self.cpu.rip, 0, 0, 0)
         self.inside = False
         self._settle(code)

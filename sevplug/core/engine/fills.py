@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from sevplug.core.engine import compiled, library
 from sevplug.core.engine import internals as at
+from sevplug.core.engine.compiled.fills import CompiledFills
 from sevplug.core.engine.opcodes import loads_descriptor
-from sevplug.core.engine.pages import CodePlaces, Pages
+from sevplug.core.engine.pages import CodePlaces, LocalPages, Pages
 from sevplug.core.engine.vcpu import EngineCpu
 from sevplug.core.errors import GuestFault
 from sevplug.core.memory import MemoryRange, RangeKind
@@ -72,8 +73,7 @@ class Fills:
         # A page table that the last walks read and that was not written as one.
         self.misread: PageEvent | None = None
         self._pages = Pages(machine.memory)
-        # Linear pages whose cached translation a load of CR3 ends.
-        self._local_pages: set[int] = set()
+        self._local_pages = LocalPages(_FEW_PAGES)
         self._places = CodePlaces()
         self._walk: Walk = _no_walk
         self._quiet_walk: Walk = _no_walk
@@ -91,10 +91,10 @@ class Fills:
                 entry.forms.converted = partial(self._converted, entry.gpa)
         self._python = library.FILL_CALLBACK(self._fill)
         twin = compiled.load()
-        self._compiled: compiled.CompiledFills | None = None
+        self._compiled: CompiledFills | None = None
         if twin is not None:
-            self._compiled = compiled.CompiledFills(
-                twin, cpu.state.env_address, self._pages.ram, self._places, cpu.flushes, _FEW_PAGES, self._python
+            self._compiled = CompiledFills(
+                twin, cpu.state.env_address, self._pages.ram, self._places, self._local_pages, cpu.flushes, self._python
             )
 
     @property
@@ -103,6 +103,11 @@ class Fills:
         if self._compiled is None:
             return self._python, c_void_p()
         return self._compiled.callback
+
+    @property
+    def compiled(self) -> CompiledFills | None:
+        """The compiled callback, where there is one."""
+        return self._compiled
 
     @property
     def walked_by(self) -> str:
@@ -182,14 +187,12 @@ class Fills:
         pages would be walked again after each switch.
         """
         self._q[at.CR3 // 8] = value
-        local = self._local_pages
-        few = self._compiled is None or self._compiled.drain(local)
-        if not few or len(local) > _FEW_PAGES or not self._q[at.CR4 // 8] & CR4_PGE:
+        local = self._local_pages.drain()
+        if local is None or not self._q[at.CR4 // 8] & CR4_PGE:
             self._cpu.flush_translations()
         else:
             for address in local:
                 self._cpu.flush_page(address)
-        local.clear()
 
     def walk(self, address: int, access: int) -> int:
         """A walk with the CPU's present control registers; see `PageWalker.walk` for the result."""
@@ -339,9 +342,7 @@ class Fills:
         """Nothing is left of what was handed out, nor of an instruction to be tried again: all starts from here."""
         self.fault = self.crossing = self.misread = None
         self._tried_again = -1
-        if self._compiled is not None:
-            self._compiled.drain(self._local_pages)
-        self._local_pages.clear()
+        self._local_pages.drain()
         self._stale_code.clear()
 
     def code_is_dropped(self) -> None:

@@ -6,6 +6,7 @@ not execute: the engine reports the exit code of the APM (volume 2, appendix C) 
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable, Mapping
 from ctypes import c_void_p
 from typing import TYPE_CHECKING, Any
@@ -45,6 +46,7 @@ _WITH_MODRM = frozenset([0x01, 0x22])
 INTERCEPT_WORD = sum(1 << (code - 0x60) for code in _INTERCEPTED)
 
 _LOW = 0xFFFFFFFF
+_WORD = 0xFFFF_FFFF_FFFF_FFFF
 _EIP, _HFLAGS = at.EIP // 8, at.HFLAGS // 4
 GENERAL_PROTECTION, INVALID_OPCODE = 13, 6
 
@@ -67,8 +69,10 @@ class Intercepts:
         self._hook_wrmsr = bind_first(manager, "wrmsr")
         self._hook_intercept = bind_first(manager, "intercept")
         self._hook_unknown = bind_first(manager, "unknown_opcode")
-        self._tsc_offset = 0
+        # An array of one, which compiled code reads too: what the counter is ahead of the clock, modulo 2^64.
+        self.tsc_offset = array("Q", [0])
         self._random = SeededRandom(machine.config.seed)
+        self.jitter = self._random.jitter
         self._load_cr3 = load_cr3
         self._actions: dict[int, Callable[[int], None]] = {
             EXIT_CPUID: self._do_cpuid,
@@ -81,19 +85,24 @@ class Intercepts:
 
     def reset(self) -> None:
         """The machine's own MSRs after a reset."""
-        self._tsc_offset = -self._machine.clock.now * cpumodel.TSC_MHZ // 1000
+        self.tsc_offset[0] = -(self._machine.clock.now * cpumodel.TSC_MHZ // 1000) & _WORD
         self._random.reset()
         for index in msrs.MTRR:
             self._native_write(index, 0)
 
     def save(self) -> dict[str, Any]:
         """What the machine's own MSRs and generators hold, as plain data."""
-        return {"tsc_offset": self._tsc_offset, **self._random.save()}
+        return {"tsc_offset": self.tsc_offset[0], **self._random.save()}
 
     def load(self, state: Mapping[str, Any]) -> None:
         """Put back what `save` gave; TypeError or ValueError for what cannot have come from there."""
         self._random.load(state)
-        self._tsc_offset = int(state["tsc_offset"])
+        self.tsc_offset[0] = int(state["tsc_offset"]) & _WORD
+
+    @property
+    def hooked(self) -> bool:
+        """Whether a plug-in wants to see each exit."""
+        return self._hook_intercept is not None
 
     def exit(self, code: int, info: int) -> bool:
         """An exit with the APM's ``code`` and EXITINFO1.  False: this one is the engine's own to handle.
@@ -174,8 +183,8 @@ class Intercepts:
         code, start = self._instruction()
         # Hardware never takes the same time twice, and software that gathers randomness from that (Linux'
         # jitterentropy) works on, for minutes here, until it sees it.
-        self._machine.clock.advance(self._random.jitter())
-        value = self.msr_read(msrs.TSC)
+        self._machine.clock.advance(self.jitter.next())
+        value = self._tsc()
         cpu.set("rax", value & _LOW)
         cpu.set("rdx", value >> 32)
         if code[start + 1] == 0x01:  # 0F 01 F9, RDTSCP
@@ -238,9 +247,9 @@ class Intercepts:
         if index in msrs.NATIVE:
             return self._native_read(index)
         if index == msrs.TSC:
-            return (self._machine.clock.now * cpumodel.TSC_MHZ // 1000 + self._tsc_offset) & 0xFFFF_FFFF_FFFF_FFFF
+            return self._tsc()
         if index == msrs.TSC_ADJUST:
-            return self._tsc_offset & 0xFFFF_FFFF_FFFF_FFFF
+            return self.tsc_offset[0]
         if index in msrs.CONSTANT:
             return msrs.CONSTANT[index]
         raise GuestFault(GENERAL_PROTECTION, 0)
@@ -252,11 +261,15 @@ class Intercepts:
         if index in msrs.NATIVE:
             self._native_write(index, value)
         elif index == msrs.TSC:
-            self._tsc_offset += value - self.msr_read(msrs.TSC)
+            self.tsc_offset[0] = self.tsc_offset[0] + value - self._tsc() & _WORD
         elif index == msrs.TSC_ADJUST:
-            self._tsc_offset = value
+            self.tsc_offset[0] = value
         elif index not in msrs.CONSTANT:
             raise GuestFault(GENERAL_PROTECTION, 0)
+
+    def _tsc(self) -> int:
+        """The time-stamp counter."""
+        return self._machine.clock.now * cpumodel.TSC_MHZ // 1000 + self.tsc_offset[0] & _WORD
 
     def _native_write(self, index: int, value: int) -> None:
         library.write_msr(self._handle, index, value)

@@ -107,6 +107,31 @@ class Pages:
         return None
 
 
+class LocalPages:
+    """The linear pages whose cached translation a load of CR3 ends, since the last one; no more than ``most``.
+
+    ``count`` is an array of one.
+    """
+
+    def __init__(self, most: int) -> None:
+        self.linear = array("Q", bytes(8 * most))
+        # One more than there is room for says that they were too many.
+        self.count = array("I", [0])
+
+    def add(self, linear: int) -> None:
+        """A translation of the linear page, which is not global, is handed out."""
+        count = self.count[0]
+        if count < len(self.linear):
+            self.linear[count] = linear
+        if count <= len(self.linear):
+            self.count[0] = count + 1
+
+    def drain(self) -> array[int] | None:
+        """The pages, which are known no more; None when they were too many."""
+        count, self.count[0] = self.count[0], 0
+        return self.linear[:count] if count <= len(self.linear) else None
+
+
 class CodePlaces:
     """Where the code at a linear page was found last, as far as it is known.
 

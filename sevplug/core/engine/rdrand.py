@@ -1,4 +1,4 @@
-"""RDRAND from a seed, so that the same machine run twice ends with the same memory.
+"""RDRAND and the jitter of time from a seed, so that the same machine run twice ends with the same memory.
 
 The engine's own comes from a generator that nobody can seed.  Its feature bit is cleared, the instruction is unknown to
 the engine, and emulated here (APM 3, RDRAND: CF says that the value is good, the other arithmetic flags are cleared).
@@ -7,6 +7,7 @@ the engine, and emulated here (APM 3, RDRAND: CF says that the value is good, th
 from __future__ import annotations
 
 import random
+from array import array
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,7 +15,30 @@ from sevplug.core.engine.opcodes import OPERAND_SIZE, REX, prefix_length
 from sevplug.core.engine.vcpu import CC_MASK, GENERAL, EngineCpu
 
 _CARRY = 1
+_WORD = (1 << 64) - 1
 _MEMBER = 6  # 0F C7 /6
+
+
+class Jitter:
+    """How much longer than said the next thing takes: Steele, Lea and Flood's SplitMix64 (2014), its highest byte.
+
+    So simple because compiled code goes on with it, in ``state``, an array of one.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self._seed = seed & _WORD
+        self.state = array("Q", [self._seed])
+
+    def reset(self) -> None:
+        """Start over."""
+        self.state[0] = self._seed
+
+    def next(self) -> int:
+        """Nanoseconds, 0..255."""
+        self.state[0] = word = self.state[0] + 0x9E37_79B9_7F4A_7C15 & _WORD
+        word = (word ^ word >> 30) * 0xBF58_476D_1CE4_E5B9 & _WORD
+        word = (word ^ word >> 27) * 0x94D0_49BB_1331_11EB & _WORD
+        return (word ^ word >> 31) >> 56
 
 
 class SeededRandom:
@@ -22,25 +46,25 @@ class SeededRandom:
 
     def __init__(self, seed: int) -> None:
         self._seed = seed
+        self.jitter = Jitter(seed)
         self.reset()
 
     def reset(self) -> None:
         """Start over, as the machine does."""
         self._generator = random.Random(self._seed)
-        self._jitter = random.Random(~self._seed)
+        self.jitter.reset()
 
     def save(self) -> dict[str, Any]:
         """Where both generators are, as plain data."""
-        return {"random": _save(self._generator), "jitter": _save(self._jitter)}
+        return {"random": _save(self._generator), "jitter": self.jitter.state[0]}
 
     def load(self, state: Mapping[str, Any]) -> None:
         """Put back what `save` gave; TypeError or ValueError for what cannot have come from there."""
+        jitter = int(state["jitter"])
+        if not 0 <= jitter <= _WORD:
+            raise ValueError("a generator that is not of 64 bits")
         _load(self._generator, state["random"])
-        _load(self._jitter, state["jitter"])
-
-    def jitter(self) -> int:
-        """Nanoseconds, 0..255, by which the next thing takes longer."""
-        return self._jitter.getrandbits(8)
+        self.jitter.state[0] = jitter
 
     def emulate(self, cpu: EngineCpu, code: bytes) -> int | None:
         """Execute the instruction at the start of ``code`` if it is RDRAND; returns its length in bytes, else None."""

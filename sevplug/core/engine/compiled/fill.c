@@ -4,55 +4,14 @@
  * from a page, devices.  Until it is known that nothing of that kind is at hand, nothing is changed but accessed and dirty
  * bits, which Python would set as well.
  */
-#include "walk.h"
-
-#include <stddef.h>
-
-/* The engine's (unicorn's uc_tlb_entry). */
-struct translation {
-    uint64_t page;
-    uint32_t permissions;
-};
-
-typedef bool (*fill_callback)(void *handle, uint64_t address, int kind, struct translation *result, void *user);
+#include "fill.h"
 
 /* Unicorn's UC_MEM_READ; UC_MEM_WRITE and UC_MEM_FETCH follow. */
 #define MEM_READ 16
-#define CODE_SLOTS 4096
-
-/* Where the state of the engine's CPU has what a walk needs, in bytes (internals.py). */
-struct offsets {
-    uint32_t hflags, eflags, cr0, cr3, cr4, efer;
-};
-
-#define HF_CPL 3u
-#define HF_LMA (1u << 14)
-#define RFLAGS_AC (UINT64_C(1) << 18)
-
-/* Shared with Python, which makes it (compiled/__init__.py). */
-struct fills {
-    struct walker walker;
-    const uint8_t *state;
-    struct offsets offsets;
-    fill_callback python;
-    uint32_t enabled;
-    /* How many linear pages that are not global were handed out, the first of them in `local`. */
-    uint32_t local_count, local_size;
-    uint64_t *local;
-    /* Where code at a linear page was found last, by the page's number modulo CODE_SLOTS. */
-    uint64_t *code_linear, *code_gpa;
-    uint64_t count;
-    uint64_t *flushes;
-};
 
 size_t sevplug_size_of_fills(void)
 {
     return sizeof(struct fills);
-}
-
-static uint64_t word(const struct fills *fills, uint32_t offset)
-{
-    return *(const uint64_t *)(fills->state + offset);
 }
 
 /* The page may be handed out as `found` says; false: that takes Python. */
@@ -78,16 +37,16 @@ bool sevplug_fill(void *handle, uint64_t address, int kind, struct translation *
     struct fills *fills = user;
     if (!fills->enabled)
         goto rare;
-    uint32_t hflags = *(const uint32_t *)(fills->state + fills->offsets.hflags);
+    uint32_t hflags = *half(fills, fills->offsets.hflags);
     if (hflags & HF_LMA && (address + UINT64_C(0x800000000000)) & UINT64_C(0xffff000000000000))
         goto rare;
     uint32_t access = 1u << (kind - MEM_READ);
     struct controls controls = {
-        word(fills, fills->offsets.cr0),
-        word(fills, fills->offsets.cr3),
-        word(fills, fills->offsets.cr4),
-        word(fills, fills->offsets.efer),
-        word(fills, fills->offsets.eflags) & RFLAGS_AC,
+        *word(fills, fills->offsets.cr0),
+        *word(fills, fills->offsets.cr3),
+        *word(fills, fills->offsets.cr4),
+        *word(fills, fills->offsets.efer),
+        *word(fills, fills->offsets.eflags) & RFLAGS_AC,
     };
     int64_t found = sevplug_translate(&fills->walker, address, (hflags & HF_CPL) == 3 ? access | USER : access, &controls);
     if (found < 0 || found & UNLIKE_DATA)
@@ -106,9 +65,11 @@ bool sevplug_fill(void *handle, uint64_t address, int kind, struct translation *
         range->handed_out[number] = *fills->flushes;
     }
     if (!(found & GLOBAL)) {
-        if (fills->local_count < fills->local_size)
-            fills->local[fills->local_count] = address;
-        fills->local_count++;
+        uint32_t local = *fills->local_count;
+        if (local < fills->local_size)
+            fills->local[local] = address;
+        if (local <= fills->local_size)
+            ++*fills->local_count;
     }
     uint32_t allowed = (uint32_t)found & (READABLE | WRITABLE);
     /* Once code, always executable: Python says why. */

@@ -1,0 +1,60 @@
+"""The compiled callback for intercepted instructions and exceptions, for one CPU."""
+
+from __future__ import annotations
+
+import ctypes
+from array import array
+from ctypes import c_void_p
+
+from sevplug import native
+from sevplug.core.engine import library as engine_library
+from sevplug.core.engine.compiled.fills import CompiledFills
+from sevplug.core.engine.compiled.structures import Exits
+
+
+class CompiledExits:
+    """It does what happens all the time, and calls ``python`` for the rest.
+
+    ``times``: of the clock (`sevplug.core.clock.Clock.times`); ``jitter`` and ``tsc_offset``: arrays of one.
+    """
+
+    def __init__(
+        self,
+        library: ctypes.CDLL,
+        fills: CompiledFills,
+        cpu_address: int,
+        python: object,
+        *,
+        times: array[int],
+        jitter: array[int],
+        tsc_offset: array[int],
+        tsc_mhz: int,
+        event_ns: int,
+        pause_ns: int,
+    ) -> None:
+        engine = engine_library.load()
+        self._kept: list[object] = [fills, python]
+        self._shared = shared = Exits(
+            fills=ctypes.addressof(fills.shared),
+            python=_address(python),
+            cpu=cpu_address,
+            flush_page=_address(engine.tlb_flush_page_x86_64),
+            flush=_address(engine.tlb_flush_x86_64),
+            tsc_mhz=tsc_mhz,
+            event_ns=event_ns,
+            pause_ns=pause_ns,
+        )
+        for name, words in (("times", times), ("jitter", jitter), ("tsc_offset", tsc_offset)):
+            address, keep = native.address_of(words)
+            setattr(shared, name, address)
+            self._kept.append(keep)
+        # What the engine has to call, and with which argument.
+        self.callback = ctypes.cast(library.sevplug_exit, c_void_p), c_void_p(ctypes.addressof(shared))
+
+    def enable(self, wanted: bool) -> None:
+        """Whether Python is left out where it can be."""
+        self._shared.enabled = wanted
+
+
+def _address(function: object) -> int | None:
+    return ctypes.cast(function, c_void_p).value  # type: ignore[arg-type]
