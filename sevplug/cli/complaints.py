@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import sys
 import threading
-import traceback
 import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -90,6 +89,8 @@ class Complaints:
 def _failed(error: BaseException | None, where: object, **fields: Any) -> None:
     if error is None:
         return
+    import traceback  # only where something went wrong
+
     lines = traceback.format_exception(error)
     text = " ".join(lines[-1].split())
     if isinstance(where, threading.Thread):
