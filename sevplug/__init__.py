@@ -6,6 +6,7 @@ imported when they are first used, so that ``sevplug --help`` need not wait for 
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -16,16 +17,28 @@ if TYPE_CHECKING:
 __all__ = ["Machine", "MachineConfig", "__version__", "hookimpl"]
 __version__ = "0.1.0"
 
-_HOMES = {
-    "Machine": "sevplug.core.machine",
-    "MachineConfig": "sevplug.core.config",
-    "hookimpl": "sevplug.core.hookspecs",
-}
 
+def lazy_names(package: str, homes: Mapping[str, str]) -> Callable[[str], Any]:
+    """The ``__getattr__`` of a package whose names are imported when they are first used.
 
-def __getattr__(name: str) -> Any:
-    if name in _HOMES:
+    ``homes``: where each name is defined, a module by its full name.
+    """
+
+    def find(name: str) -> Any:
+        if name not in homes:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
         import importlib
 
-        return getattr(importlib.import_module(_HOMES[name]), name)
-    raise AttributeError(f"module 'sevplug' has no attribute {name!r}")
+        return getattr(importlib.import_module(homes[name]), name)
+
+    return find
+
+
+__getattr__ = lazy_names(
+    __name__,
+    {
+        "Machine": "sevplug.core.machine",
+        "MachineConfig": "sevplug.core.config",
+        "hookimpl": "sevplug.core.hookspecs",
+    },
+)

@@ -6,10 +6,14 @@ is handed on as it is in the file, as QEMU does for guests whose kernel is measu
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from sevplug.board import fw_cfg_keys as key
-from sevplug.boot.bzimage import BzImage, parse_bzimage
 from sevplug.core.config import BootImages
 from sevplug.core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from sevplug.boot.bzimage import BzImage
 
 # What QEMU keeps free below the top of low memory for ACPI tables (PCMachineClass.acpi_data_size).
 _ACPI_RESERVE = 0x28000
@@ -26,6 +30,8 @@ def linux_items(boot: BootImages, low_ram: int) -> dict[int, bytes]:
             if given:
                 raise ConfigError(f"--{option} is only allowed with --kernel")
         return {}
+    from sevplug.boot.bzimage import parse_bzimage  # only where there is a kernel
+
     image = parse_bzimage(boot.kernel)
     setup, kernel = image.setup, image.kernel
     cmdline = image.check_command_line(boot.cmdline or "")

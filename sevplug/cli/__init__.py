@@ -7,6 +7,9 @@ import sys
 
 def main() -> None:
     """The console script: run the command line of this process and exit with its status."""
+    from sevplug.cli import collector
+
+    collector.put_off()
     from sevplug.cli.app import run_app
 
     sys.exit(run_app(sys.argv[1:]))

@@ -7,13 +7,10 @@ nobody expected, of a thread's, a warning of a library) becomes an object too.
 from __future__ import annotations
 
 import contextlib
-import json
 import sys
 import threading
-import traceback
 import warnings
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime
 from typing import Any
 
 import attrs
@@ -92,6 +89,8 @@ class Complaints:
 def _failed(error: BaseException | None, where: object, **fields: Any) -> None:
     if error is None:
         return
+    import traceback  # only where something went wrong
+
     lines = traceback.format_exception(error)
     text = " ".join(lines[-1].split())
     if isinstance(where, threading.Thread):
@@ -100,8 +99,9 @@ def _failed(error: BaseException | None, where: object, **fields: Any) -> None:
 
 
 def _tell(event: str, text: str, **fields: Any) -> None:
-    timestamp = datetime.now(UTC).isoformat().replace("+00:00", "Z")
-    line = json.dumps({"text": text, **fields, "event": event, "level": event, "timestamp": timestamp})
+    from sevplug.plugins.json_line import json_line
+
+    line = json_line(event, event, {"text": text, **fields})
     if sys.stderr is None:
         return
     with contextlib.suppress(OSError, ValueError):

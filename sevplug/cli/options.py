@@ -7,10 +7,8 @@ Every error is a `ConfigError` of one line that names the option, the field and 
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Mapping
-from decimal import Decimal, InvalidOperation
 
 import attrs
 
@@ -118,15 +116,14 @@ def parse_size(option: str, text: str, default_suffix: str = "b") -> int:
     suffix = text[-1:].lower()
     number = text[:-1] if suffix in _SUFFIXES else text
     shift = _SUFFIXES[suffix if suffix in _SUFFIXES else default_suffix]
-    try:
-        if not _NUMBER.fullmatch(number) or len(number) > 40:
-            raise InvalidOperation
-        size = Decimal(number) * (1 << shift)
-    except InvalidOperation:
-        raise ConfigError(f"{option} {text}: expected a size, such as 256M (suffixes b, k, M, G, T, P, E)") from None
+    if not _NUMBER.fullmatch(number) or len(number) > 40:
+        raise ConfigError(f"{option} {text}: expected a size, such as 256M (suffixes b, k, M, G, T, P, E)")
+    whole, _, fraction = number.partition(".")
+    scale: int = 10 ** len(fraction)
+    size = (int(whole + fraction) << shift) // scale
     if size >= 1 << 64:
         raise ConfigError(f"{option} {text}: expected a size below 2^64")
-    return int(size)
+    return size
 
 
 def parse_memory(option: str, text: str) -> int:
@@ -219,6 +216,8 @@ def _object_name(option: str, pairs: Iterable[tuple[str, str | None]]) -> str:
 
 
 def _json_properties(option: str, text: str) -> list[tuple[str, str | None]]:
+    import json  # only for an object that is spelt so
+
     try:
         document = json.loads(text)
     except (ValueError, RecursionError):

@@ -11,6 +11,7 @@ from uuid import UUID
 
 import attrs
 
+from sevplug.cli import collector
 from sevplug.cli.app import NOT_IN_ORDER
 from sevplug.cli.complaints import EndedBadly
 from sevplug.cli.summary_file import SummaryFile
@@ -92,6 +93,7 @@ def opened(session: Session, plugins: PluginManager) -> Iterator[Machine]:
         raise ConfigError("-S: without a server nothing could ever let the guest run, expected --qmp or --gdb too")
     if session.config.boot.direct and not plugins.has_plugin("direct-boot"):
         raise ConfigError("--kernel: without firmware the plug-in direct-boot starts it, expected it to be on")
+    collector.settle()
     with contextlib.ExitStack() as stack:
         try:
             machine = stack.enter_context(Machine(session.config, plugins))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,6 +17,8 @@ class SummaryFile(ReservedFile):
 
     def write(self, document: Mapping[str, Any]) -> None:
         """Write ``document``; `ConfigError` when that fails, the old content is kept then."""
+        import json  # only for those who want a summary
+
         self.write_text(json.dumps(document, indent=2) + "\n")
 
     def __enter__(self) -> SummaryFile:

@@ -9,8 +9,10 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
 
 T = TypeVar("T")
 
@@ -30,6 +32,8 @@ class Control:
 
     def submit(self, function: Callable[[], T]) -> Future[T]:
         """Have the machine's thread call ``function``; the future is cancelled when the machine has ended."""
+        from concurrent.futures import Future  # brings the standard library's logging, for those who ask for something
+
         future: Future[T] = Future()
         with self._lock:
             if self._closed:

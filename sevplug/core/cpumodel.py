@@ -6,8 +6,6 @@ guest that believes in an instruction the engine lacks drowns in #UD.
 
 from __future__ import annotations
 
-import difflib
-
 import attrs
 
 from sevplug.core.errors import ConfigError
@@ -59,6 +57,8 @@ def find_model(name: str) -> CpuModel:
     stem, _, version = name.rpartition("-v")
     known = stem if stem and version.isdigit() else name
     if known not in MODELS:
+        import difflib  # only for a name that nobody knows
+
         close = difflib.get_close_matches(known, MODELS, 1)
         hint = f", did you mean {close[0]}?" if close else ""
         raise ConfigError(f"cpu model {name!r} is not known: expected one of {', '.join(MODELS)}{hint}")

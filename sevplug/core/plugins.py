@@ -74,10 +74,14 @@ class Selection:
 def discover() -> list[PluginInfo]:
     """Every installed plug-in, sorted by name, none imported."""
     found = []
+    # A distribution parses its whole metadata, read-me included, each time that it is asked for one field.
+    told: dict[importlib.metadata.Distribution | None, tuple[str, str]] = {None: ("(no distribution)", "")}
     for entry_point in importlib.metadata.entry_points(group=GROUP):
         dist = entry_point.dist
-        name, version = (dist.name, dist.version) if dist is not None else ("(no distribution)", "")
-        found.append(PluginInfo(entry_point.name, entry_point.module, name, version, entry_point))
+        if dist is not None and dist not in told:
+            metadata = dist.metadata
+            told[dist] = metadata["Name"], metadata["Version"]
+        found.append(PluginInfo(entry_point.name, entry_point.module, *told[dist], entry_point))
     return sorted(found, key=lambda info: (info.name, info.distribution))
 
 

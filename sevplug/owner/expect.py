@@ -9,7 +9,6 @@ from sevplug.sevapi.checks import bytes_of_length
 from sevplug.sevapi.digest import DIGEST_SIZE, launch_digest
 from sevplug.sevapi.errors import SevApiError
 from sevplug.sevapi.guid_table import parse_guid_table
-from sevplug.sevapi.hash_table import hash_images, required_area
 from sevplug.sevapi.measurement import LaunchMeasurement, verify
 from sevplug.sevapi.policy import Policy, PolicyBit
 from sevplug.sevapi.version import ApiVersion
@@ -57,6 +56,8 @@ def expected_digest(
     regions = [firmware]
     try:
         if kernel is not None:
+            from sevplug.sevapi.hash_table import hash_images, required_area  # only where there is a kernel
+
             required_area(parse_guid_table(firmware))
             regions.append(hash_images(kernel, initrd or b"", cmdline or "").to_bytes())
         elif initrd is not None or cmdline is not None:

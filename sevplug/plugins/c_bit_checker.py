@@ -18,12 +18,12 @@ from sevplug.core.result import STOPPED
 from sevplug.core.snapshot import SavedState
 from sevplug.core.vcpu import VCpu
 from sevplug.core.views import PageEvent
-from sevplug.plugins.symbols import NO_SYMBOLS, Symbols, read_symbols
 
 if TYPE_CHECKING:
     import click
 
     from sevplug.core.machine import Machine
+    from sevplug.plugins.symbols import Symbols
 
 OFF, WARN, STOP = "off", "warn", "stop"
 MODES: Final = (OFF, WARN, STOP)
@@ -38,7 +38,7 @@ class CBitCheckerPlugin:
 
     def __init__(self) -> None:
         self._mode = WARN
-        self._symbols: Symbols = NO_SYMBOLS
+        self._symbols: Symbols | None = None
         self._seen: set[tuple[str, int, int]] = set()
         self.findings: list[str] = []
         self._left_out = 0
@@ -72,6 +72,8 @@ class CBitCheckerPlugin:
         self._machine = machine
         symbols = options.get("symbols")
         if symbols is not None:
+            from sevplug.plugins.symbols import read_symbols  # only for those who have a file of them
+
             self._symbols = read_symbols(str(symbols))
 
     @hookimpl
@@ -171,7 +173,7 @@ class CBitCheckerPlugin:
         if len(self.findings) >= _MOST:
             self._left_out += 1
             return
-        name = self._symbols.describe(rip)
+        name = "" if self._symbols is None else self._symbols.describe(rip)
         line = f"C-bit: at rip {rip:#x}{f' ({name})' if name else ''}: {text}"
         self.findings.append(line)
         self._machine.warn(line)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sevplug.boot.direct import LOADER_BASE, direct_regions, loader
 from sevplug.core.hookspecs import hookimpl
 
 if TYPE_CHECKING:
@@ -15,6 +14,8 @@ if TYPE_CHECKING:
 def add_devices(machine: Machine) -> None:
     """A place for the loader below 4 GiB, where firmware would be."""
     if machine.config.boot.direct:
+        from sevplug.boot.direct import LOADER_BASE, loader  # only for a guest that starts so
+
         machine.memory.add_rom(LOADER_BASE, loader(), "loader", writable=True)
 
 
@@ -23,6 +24,8 @@ def add_launch_regions(machine: Machine) -> None:
     """The kernel and what belongs to it, in page tables with the C-bit where an enabled plug-in has one."""
     if not machine.config.boot.direct:
         return
+    from sevplug.boot.direct import direct_regions
+
     memory = machine.memory
     mask: int = machine.plugins.hook.address_rule(cpu=machine.cpu) or 0
     tables = None

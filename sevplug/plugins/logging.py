@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TextIO
 
 import attrs
@@ -32,12 +32,12 @@ if TYPE_CHECKING:
 NAME = "logging"
 SUMMARY = "run.summary"
 FORMATS = ("console", "json")
-# Numbers as in the standard library's logging, whose filter structlog follows.
+# Numbers as in the standard library's logging.
 LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 # A machine that was not made by the command line has none of our options, and a library should be quiet.
 _QUIET = "warning"
 
-Fields = MutableMapping[str, Any]
+Fields = Mapping[str, Any]
 
 
 # -- hooks -----------------------------------------------------------------------------------------------------------
@@ -124,57 +124,40 @@ def _journal(machine: Machine) -> Journal:
 
 
 @attrs.frozen
-class Lines:
-    """What structlog hands finished lines to.  A terminal that has gone away is no reason to end a guest."""
+class Journal:
+    """An open log of one machine: lines of ``render`` (level, event, fields) on ``stream``, which ``file`` may be."""
 
     stream: TextIO | None
-    forgiving: bool
-
-    def info(self, line: str) -> None:
-        """Write one line at once, so that it stands where it belongs among the guest's output."""
-        if self.stream is None:
-            return
-        try:
-            self.stream.write(line + "\n")
-            self.stream.flush()
-        except OSError:
-            if not self.forgiving:
-                raise
-
-    debug = warning = error = info
-
-
-@attrs.frozen
-class Journal:
-    """An open log of one machine."""
-
-    logger: Any
     file: TextIO | None
+    threshold: int
+    render: Callable[[str, str, Fields], str]
 
     @classmethod
     def open(cls, form: str, path: str | None, level: str) -> Journal:
         """A log in ``form`` to the file ``path``, or to stderr; `ConfigError` when the file cannot be opened."""
-        import structlog
-
         file = None if path is None else _open(path)
         stream = sys.stderr if file is None else file
-        processors: list[Any] = [redact, structlog.processors.add_log_level]
         if form == "json":
-            processors.append(structlog.processors.TimeStamper(fmt="iso", utc=True, key="timestamp"))
-            processors.append(structlog.processors.JSONRenderer())
-        else:
-            processors.append(ConsoleLines(colours=stream is not None and _wants_colours(stream)))
-        logger = structlog.wrap_logger(
-            Lines(stream, forgiving=file is None),
-            processors=processors,
-            wrapper_class=structlog.make_filtering_bound_logger(LEVELS[level]),
-            context_class=dict,
-        )
-        return cls(logger, file)
+            from sevplug.plugins.json_line import json_line
 
-    def tell(self, level: str, event: str, fields: Mapping[str, Any]) -> None:
-        """One line, unless ``level`` is below the threshold."""
-        getattr(self.logger, level)(event, **fields)
+            return cls(stream, file, LEVELS[level], json_line)
+        colours = stream is not None and _wants_colours(stream)
+        return cls(stream, file, LEVELS[level], ConsoleLines(colours=colours))
+
+    def tell(self, level: str, event: str, fields: Fields) -> None:
+        """One line at once, so that it stands where it belongs among the guest's output; below the threshold, none.
+
+        A terminal that has gone away is no reason to end a guest.
+        """
+        if LEVELS[level] < self.threshold or self.stream is None:
+            return
+        line = self.render(level, event, redact(fields))
+        try:
+            self.stream.write(line + "\n")
+            self.stream.flush()
+        except OSError:
+            if self.file is not None:
+                raise
 
     def close(self) -> None:
         """Close the file, if the log has one."""
@@ -202,14 +185,13 @@ _EVENT_WIDTH = 15
 
 
 class ConsoleLines:
-    """A structlog renderer: seconds since the log was opened, the event's name, and its fields in words."""
+    """Makes lines of seconds since the log was opened, the event's name, and its fields in words."""
 
     def __init__(self, *, colours: bool) -> None:
         self._colours = colours
         self._opened = time.monotonic()
 
-    def __call__(self, _logger: object, _method: str, fields: Fields) -> str:
-        event, level = str(fields.pop("event")), str(fields.pop("level"))
+    def __call__(self, level: str, event: str, fields: Fields) -> str:
         if event == SUMMARY:
             return self._summary(fields)
         text = words.tell(event, fields)

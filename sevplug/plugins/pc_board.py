@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from sevplug.board.disk import Disk, DiskSpec, parse_disk
 from sevplug.board.local_apic import LocalApic
 from sevplug.board.pc import add_pc
 from sevplug.core.errors import ConfigError
@@ -78,7 +77,9 @@ def add_devices(machine: Machine) -> None:
 
 def _add_disks(machine: Machine, specs: object) -> None:
     """Each element is a `DiskSpec`, or text as ``--disk`` takes it."""
-    from sevplug.board.virtio.block import SERIAL, BlockDevice  # only for machines with a disk
+    # Only for machines with a disk.
+    from sevplug.board.disk import Disk, DiskSpec, parse_disk
+    from sevplug.board.virtio.block import SERIAL, BlockDevice
 
     assert isinstance(specs, Sequence)
     assert not isinstance(specs, str)

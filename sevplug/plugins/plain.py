@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Mapping
 from typing import Any, Final
 
 from sevplug.core.errors import SevplugError
@@ -52,11 +52,9 @@ def _launch_fields(context: object) -> dict[str, Any]:
     return found
 
 
-def redact(_logger: object, _method: str, fields: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """A structlog processor: hide every field, at any depth, whose name says that it is a key or a secret."""
-    for name, value in fields.items():
-        fields[name] = _hide(name, value)
-    return fields
+def redact(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """``fields``, with every value hidden, at any depth, whose name says that it is a key or a secret."""
+    return {name: _hide(name, value) for name, value in fields.items()}
 
 
 def _hide(name: str, value: Any) -> Any:

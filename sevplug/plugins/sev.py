@@ -29,7 +29,6 @@ from sevplug.plugins.sev_platform import GuestPlatform, launch_keys, open_platfo
 from sevplug.sevapi import policy
 from sevplug.sevapi.context import SevContext
 from sevplug.sevapi.errors import SevApiError
-from sevplug.sevapi.hash_table import hash_images, required_area
 from sevplug.sevapi.keys import TransportKeys
 from sevplug.sevapi.memory_cipher import MemoryCipher, key_from_seed
 from sevplug.sevapi.status import Status, fw_error_to_str
@@ -171,6 +170,8 @@ class SevPlugin:
             table = guid_table(boot.firmware)
             if boot.kernel is None or not self.object.kernel_hashes:
                 return
+            from sevplug.sevapi.hash_table import hash_images, required_area  # only for a kernel behind firmware
+
             area = required_area(table)
         except SevApiError as error:
             raise ConfigError(f"firmware {boot.firmware.path}: {error}") from None

@@ -28,9 +28,6 @@ class Symbols:
         return f"{self._names[index]}+{address - self._addresses[index]:#x}"
 
 
-NO_SYMBOLS = Symbols([], [])
-
-
 def read_symbols(path: str) -> Symbols:
     """The symbols in the file at ``path``; `ConfigError` when it cannot be read or a line of it is none."""
     where = f"--symbols {path}"

@@ -6,7 +6,9 @@ used, and a test run that uses none pays nothing.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from sevplug import lazy_names
 
 if TYPE_CHECKING:
     from sevplug.board.console import ConsoleError
@@ -35,25 +37,20 @@ __all__ = [
     "Settings",
 ]
 
-_HOMES = {
-    "BootOnce": "sevplug.testing.factories",
-    "ConsoleError": "sevplug.board.console",
-    "EmbeddedGuest": "sevplug.testing.embedded",
-    "Guest": "sevplug.testing.guest",
-    "ImageFinder": "sevplug.testing.images",
-    "KeptGuest": "sevplug.testing.kept",
-    "MachineFactory": "sevplug.testing.factories",
-    "Owner": "sevplug.testing.owner",
-    "PausedGuest": "sevplug.testing.paused",
-    "PausedMachineFactory": "sevplug.testing.factories",
-    "Platform": "sevplug.testing.platform",
-    "Settings": "sevplug.testing.settings",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        import importlib
-
-        return getattr(importlib.import_module(_HOMES[name]), name)
-    raise AttributeError(f"module 'sevplug.testing' has no attribute {name!r}")
+__getattr__ = lazy_names(
+    __name__,
+    {
+        "BootOnce": "sevplug.testing.factories",
+        "ConsoleError": "sevplug.board.console",
+        "EmbeddedGuest": "sevplug.testing.embedded",
+        "Guest": "sevplug.testing.guest",
+        "ImageFinder": "sevplug.testing.images",
+        "KeptGuest": "sevplug.testing.kept",
+        "MachineFactory": "sevplug.testing.factories",
+        "Owner": "sevplug.testing.owner",
+        "PausedGuest": "sevplug.testing.paused",
+        "PausedMachineFactory": "sevplug.testing.factories",
+        "Platform": "sevplug.testing.platform",
+        "Settings": "sevplug.testing.settings",
+    },
+)

@@ -168,7 +168,7 @@ def test_keys_never_reach_the_log(form: str, capsys: pytest.CaptureFixture[str])
         assert hidden not in told
 
 
-def test_the_processor_hides_by_name_at_any_depth():
+def test_what_a_name_says_is_a_secret_is_hidden_at_any_depth():
     fields = {"event": "e", "tik": 1, "a": {"Secret": 2, "b": [{"payload": 3}]}, "size": 4}
     hidden = plain.HIDDEN
     expected: Mapping[str, Any] = {
@@ -177,7 +177,7 @@ def test_the_processor_hides_by_name_at_any_depth():
         "a": {"Secret": hidden, "b": [{"payload": hidden}]},
         "size": 4,
     }
-    assert plain.redact(None, "info", fields) == expected
+    assert plain.redact(fields) == expected
 
 
 def test_what_is_no_plain_value_is_shown_as_its_type():

@@ -5,6 +5,8 @@ After the tables that QEMU makes for pc-i440fx (hw/i386/acpi-build.c), with what
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from sevplug.board.acpi import aml
 from sevplug.board.acpi import resources as res
 from sevplug.board.pci import WINDOW_END
@@ -17,6 +19,8 @@ _SLOTS = 32
 _BRIDGE = r"\_SB.PCI0.ISA"
 
 
+# Asked for again whenever firmware moves the power management registers, which are not in it.
+@lru_cache(maxsize=4)
 def build_namespace(low_ram: int) -> bytes:
     """The body of the DSDT in AML.  ``low_ram``: bytes of RAM from address 0 on."""
     return b"".join(

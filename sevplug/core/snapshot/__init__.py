@@ -6,7 +6,9 @@ configuration.  docs/explanation/design.md, "Snapshots", has the rules.  Who mak
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from sevplug import lazy_names
 
 if TYPE_CHECKING:
     from sevplug.core.snapshot.saved_state import SavedState
@@ -15,17 +17,12 @@ if TYPE_CHECKING:
 
 __all__ = ["SavedState", "Snapshot", "needs_key", "read_snapshot_key"]
 
-_HOMES = {
-    "SavedState": "sevplug.core.snapshot.saved_state",
-    "Snapshot": "sevplug.core.snapshot.snapshot",
-    "needs_key": "sevplug.core.snapshot.snapshot",
-    "read_snapshot_key": "sevplug.core.snapshot.sealing",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        import importlib
-
-        return getattr(importlib.import_module(_HOMES[name]), name)
-    raise AttributeError(f"module 'sevplug.core.snapshot' has no attribute {name!r}")
+__getattr__ = lazy_names(
+    __name__,
+    {
+        "SavedState": "sevplug.core.snapshot.saved_state",
+        "Snapshot": "sevplug.core.snapshot.snapshot",
+        "needs_key": "sevplug.core.snapshot.snapshot",
+        "read_snapshot_key": "sevplug.core.snapshot.sealing",
+    },
+)

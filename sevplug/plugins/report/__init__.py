@@ -152,7 +152,7 @@ class ReportPlugin:
                 time.monotonic() - self._started,
                 machine.clock.now / 1e9,
                 event,
-                redact(None, "", plain_fields(fields)),
+                redact(plain_fields(fields)),
                 machine.launch.state.value,
                 self._regions.get(fields["gpa"]) if event == events.LAUNCH_UPDATE else None,
             )
