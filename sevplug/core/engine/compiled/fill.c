@@ -100,11 +100,9 @@ bool sevplug_fill(void *handle, uint64_t address, int kind, struct translation *
     bool code = range->code[number];
     if (access == FETCH && !code)
         goto rare;
-    if (range->states != NULL) {
-        if (!enter(range, number, address, access, &found))
-            goto rare;
-        range->handed_out[number] = *fills->flushes;
-    }
+    if (range->states != NULL && !enter(range, number, address, access, &found))
+        goto rare;
+    range->handed_out[number] = *fills->flushes;
     if (!(found & GLOBAL)) {
         if (fills->local_count < fills->local_size)
             fills->local[fills->local_count] = address;
