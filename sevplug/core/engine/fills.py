@@ -207,6 +207,8 @@ class Fills:
 
     def holds_code(self, gpa: int, size: int) -> bool:
         """Whether a page of ``[gpa, gpa + size)`` was ever fetched from."""
+        if gpa + size <= self._low_size and (gpa & 0xFFF) + size <= 0x1000:
+            return self._low_code[gpa >> 12] != 0
         return self._pages.any_code(range(gpa & ~0xFFF, gpa + size, 0x1000))
 
     def _fill(self, _handle: int, address: int, kind: int, result: int, _user: int) -> bool:
