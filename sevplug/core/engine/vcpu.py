@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from sevplug.core.engine import internals as at
 from sevplug.core.engine import library, media
 from sevplug.core.engine.internals import CpuState
+from sevplug.core.engine.tlb import TranslationCache
 from sevplug.core.vcpu import CpuidRegisters
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ class EngineCpu:
         # How often all translations were forgotten; the engine does so by itself too, which is not counted.  An array
         # of one, which the compiled callback reads.
         self.flushes = array("Q", [1])
+        self.translations = TranslationCache(state)
 
     @property
     def rip(self) -> int:
@@ -183,4 +185,4 @@ class EngineCpu:
 
     def flush_translations(self) -> None:
         self.flushes[0] += 1
-        library.load().tlb_flush_x86_64(self.state.cpu_address)
+        self.translations.flush()
