@@ -118,10 +118,13 @@ class _Counter:
             return status
         if self._latched:
             return self._latched.pop(0)
-        halves = self._bytes()
-        high = self._read_high
-        self._read_high = not high and len(halves) == 2
-        return halves[-1] if high else halves[0]
+        value = self.value()
+        if self.access == _BOTH:
+            high = self._read_high
+            self._read_high = not high
+        else:
+            high = self.access == _HIGH
+        return value >> 8 if high else value & 0xFF
 
     def write(self, value: int) -> bool:
         """A byte of the count; True when the count is complete and counting starts anew."""

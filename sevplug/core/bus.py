@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 IoRead = Callable[[int, int], int]
 IoWrite = Callable[[int, int, int], None]
+# The largest number of so many bytes.
+ALL_ONES = tuple((1 << 8 * size) - 1 for size in range(9))
 
 
 class Device:
@@ -71,21 +73,28 @@ class Bus:
     """
 
     def __init__(self) -> None:
-        self._ports: dict[int, tuple[IoRead | None, IoWrite | None, str]] = {}
+        self._owners: dict[int, str] = {}
+        self._reads: dict[int, IoRead] = {}
+        self._writes: dict[int, IoWrite] = {}
         self.mmio_ranges: list[MmioRange] = []
 
     def claim_ports(self, first: int, count: int, read: IoRead | None, write: IoWrite | None, owner: str) -> None:
         """Give ports ``first`` .. ``first + count - 1`` to ``owner``; `ConfigError` names both on a conflict."""
         for port in range(first, first + count):
-            if port in self._ports:
-                raise ConfigError(f"port {port:#06x} is claimed by both {self._ports[port][2]} and {owner}")
+            if port in self._owners:
+                raise ConfigError(f"port {port:#06x} is claimed by both {self._owners[port]} and {owner}")
         for port in range(first, first + count):
-            self._ports[port] = (read, write, owner)
+            self._owners[port] = owner
+            if read is not None:
+                self._reads[port] = read
+            if write is not None:
+                self._writes[port] = write
 
     def release_ports(self, first: int, count: int) -> None:
         """Take ports back, for devices whose base the guest programs."""
         for port in range(first, first + count):
-            self._ports.pop(port, None)
+            for table in (self._owners, self._reads, self._writes):
+                table.pop(port, None)
 
     def claim_mmio(self, base: int, size: int, read: IoRead, write: IoWrite, owner: str) -> None:
         """Give ``[base, base + size)`` (whole pages) to ``owner``; `ConfigError` names both on a conflict."""
@@ -98,16 +107,14 @@ class Bus:
 
     def io_read(self, port: int, size: int) -> int:
         """IN: ``size`` bytes from ``port``; what nobody claims reads as all ones."""
-        handler = self._ports.get(port)
-        if handler is None or handler[0] is None:
-            return (1 << (8 * size)) - 1
-        return handler[0](port, size) & ((1 << (8 * size)) - 1)
+        read = self._reads.get(port)
+        return ALL_ONES[size] if read is None else read(port, size) & ALL_ONES[size]
 
     def io_write(self, port: int, size: int, value: int) -> None:
         """OUT: ``size`` bytes to ``port``; what nobody claims is swallowed."""
-        handler = self._ports.get(port)
-        if handler is not None and handler[1] is not None:
-            handler[1](port, size, value)
+        write = self._writes.get(port)
+        if write is not None:
+            write(port, size, value)
 
     def find_mmio(self, gpa: int) -> MmioRange | None:
         """The range that holds ``gpa``, or None."""
@@ -119,8 +126,7 @@ class Bus:
     def mmio_read(self, gpa: int, size: int) -> int:
         """A load of ``size`` bytes at ``gpa``; all ones where no device is."""
         entry = self.find_mmio(gpa)
-        mask = (1 << (8 * size)) - 1
-        return mask if entry is None else entry.read(gpa, size) & mask
+        return ALL_ONES[size] if entry is None else entry.read(gpa, size) & ALL_ONES[size]
 
     def mmio_write(self, gpa: int, size: int, value: int) -> None:
         """A store of ``size`` bytes at ``gpa``; swallowed where no device is."""

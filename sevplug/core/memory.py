@@ -175,8 +175,9 @@ class GuestMemory:
         self._store(gpa, data, rom=True, private=private, device=not private)
 
     def _store(self, gpa: int, data: bytes | memoryview, *, rom: bool, private: bool, device: bool) -> None:
-        done = 0
-        for entry, start, length in self._pieces(gpa, len(data)):
+        low, done = self._low, 0
+        pieces = [(low, gpa, len(data))] if gpa + len(data) <= low.size else self._pieces(gpa, len(data))
+        for entry, start, length in pieces:
             if entry is not None and (rom or entry.kind is RangeKind.RAM):
                 piece = data[done : done + length]
                 if entry.forms is None:

@@ -41,6 +41,8 @@ def test_the_table_fits_the_library_that_is_installed() -> None:
         ("UC_INIT_DONE", internals.UC_NO_EXIT_REQUEST),
         ("CPU_HANDLE", internals.CPU_CLASS),
         ("CLASS_DEBUG_HANDLER", internals.CLASS_DEBUG_HANDLER + 8),
+        ("TLB_MASKS", internals.TLB_MASKS + 8),
+        ("TLB_MODES", internals.TLB_MODES - 8),
         # The byte of a pointer that is never zero in an address of user space.
         ("CPU_SINGLE_STEP", internals.CPU_HANDLE + 5),
     ],

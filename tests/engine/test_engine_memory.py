@@ -134,6 +134,18 @@ def test_code_that_a_device_overwrites_runs_as_it_is_now() -> None:
     assert words(protected32(code), Board())[:2] == ["00000001", "00000002"]
 
 
+@pytest.mark.parametrize("flush", ["", "mov rax, cr3; mov cr3, rax;"])
+@pytest.mark.parametrize(("written", "run"), [("0x300000", "0x201000"), ("0x201000", "0x300000")])
+def test_code_that_was_written_and_changes_at_another_address_runs_as_it_is_now(
+    written: str, run: str, flush: str
+) -> None:
+    """Whether the other address is still cached when the page is fetched from first, or was forgotten by then."""
+    code = f"""mov qword ptr [0x16000+8*0x100], 0x201007; invlpg [0x300000]; mov rdi, {written}; mov rsi, {run}
+        mov rax, 0xc300000001b8; mov [rdi], rax; {flush}
+        call rsi; call emit; mov byte ptr [rdi+1], 2; call rsi; call emit"""
+    assert words(long64(code))[:2] == ["00000001", "00000002"]
+
+
 def test_ram_above_the_device_hole_starts_at_4_gib() -> None:
     code = """mov rax, 0x100000087; mov [0x14020], rax; mov eax, 0x12345678; mov rbx, 0x100000000
         mov [rbx+0x1ffffffc], eax

@@ -7,6 +7,7 @@ that can fault is read and written before the CPU state changes, so a failed del
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable
 
 from sevplug.core.engine import internals as at
@@ -181,7 +182,7 @@ class Delivery:
         rsp &= ~15
         words = [] if error_code is None else [error_code]
         words += [cpu.rip, cpu.segment(CS)[0], pushed, old_rsp, old_ss]
-        frame = b"".join(word.to_bytes(8, "little") for word in words)
+        frame = struct.pack(f"<{len(words)}Q", *words)
         rsp = rsp - len(frame) & 0xFFFF_FFFF_FFFF_FFFF
         self._push(rsp, frame, 8)
         if cpl != cpu.cpl or stack_index:

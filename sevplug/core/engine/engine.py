@@ -107,6 +107,7 @@ class Engine:
             fills,
             self._state.cpu_address,
             self._interrupt_callback,
+            self.cpu.flush_translations,
             times=self._clock.times,
             jitter=intercepts.jitter.state,
             tsc_offset=intercepts.tsc_offset,

@@ -210,6 +210,8 @@ class Fills:
 
     def holds_code(self, gpa: int, size: int) -> bool:
         """Whether a page of ``[gpa, gpa + size)`` was ever fetched from."""
+        if gpa + size <= self._low_size and (gpa & 0xFFF) + size <= 0x1000:
+            return self._low_code[gpa >> 12] != 0
         return self._pages.any_code(range(gpa & ~0xFFF, gpa + size, 0x1000))
 
     def _fill(self, _handle: int, address: int, kind: int, result: int, _user: int) -> bool:
@@ -246,12 +248,10 @@ class Fills:
                 code = self._pages.is_code(page)
             else:
                 number = page >> 12
-                if self._states is not None:
-                    if self._states[number] != found >> 62:
-                        found = self._enter(self._low, page, found, access, address)
-                        if found < 0:
-                            return False
-                    self._handed_out[number] = self._cpu.flushes[0]
+                if self._states is not None and self._states[number] != found >> 62:
+                    found = self._enter(self._low, page, found, access, address)
+                    if found < 0:
+                        return False
                 code = self._low_code[number] != 0
             if access == _FETCH:
                 if not code:
@@ -260,7 +260,7 @@ class Fills:
                         self.fault = (RESTART, None, address)
                         return False
                     self._pages.mark_code(page)
-                    self._cpu.flush_translations()
+                    self._forget_translations(page)
                 self._places.remember(address, page)
                 if found & UNLIKE_DATA:
                     self._fetched_from_shared(page, address)
@@ -271,6 +271,10 @@ class Fills:
                     self._places.remember(address, page)
             else:
                 permissions = found & (READABLE | WRITABLE)
+            if page < self._low_size:
+                self._handed_out[page >> 12] = self._cpu.flushes[0]
+            else:
+                self._pages.hand_out(page, self._cpu.flushes[0])
             slot = self._slots.get(result) or self._slot(result)
             slot[0][0] = page
             slot[1][0] = permissions
@@ -317,18 +321,23 @@ class Fills:
             entry.forms.fetched_from_shared((page - entry.gpa) >> 12, address)
 
     def _converted(self, base: int, number: int) -> None:
-        """Page ``number`` of the range at ``base`` has changed its form: no translation of it is right any more.
-
-        Nobody knows at which linear addresses it was cached; all go, unless all went since it was handed out last.
-        """
+        """Page ``number`` of the range at ``base`` has changed its form: no translation of it is right any more."""
         page = base + (number << 12)
         if self._pages.is_code(page):
             self._pages.forget_code(page)
             self._stale_code.add(page)
             self._cpu.flush_translations()
-        elif self._pages.may_be_cached(page, self._cpu.flushes[0]):
-            self._cpu.flush_translations()
+        else:
+            self._forget_translations(page)
         self._forget(page)
+
+    def _forget_translations(self, page: int) -> None:
+        """No translation of ``page`` is right any more.
+
+        Nobody knows at which linear addresses it was cached; all go, unless all went since it was handed out last.
+        """
+        if self._pages.may_be_cached(page, self._cpu.flushes[0]):
+            self._cpu.flush_translations()
 
     def save(self) -> dict[str, Any]:
         """What is known of pages, as plain data."""
@@ -359,7 +368,6 @@ class Fills:
             # A store to ROM goes nowhere; the next load comes back here.
             return NOWHERE, WRITABLE
         found = self._enter(entry, page, found, access, address)
-        self._pages.hand_out(page, self._cpu.flushes[0])
         return page, found & ~WRITABLE if rom else found
 
     def _slot(self, result: int) -> tuple[memoryview, memoryview]:

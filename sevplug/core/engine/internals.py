@@ -25,6 +25,12 @@ CPU_SINGLE_STEP = 0x20
 CPU_ICOUNT_POINTER = 0x130
 CPU_HANDLE, CPU_CLASS = 0x81A8, 0x81B0
 ENV = 0x8A50
+# In CPUTLB, which lies in front of CPUX86State; a CPUTLBDesc and a CPUTLBDescFast for each of three modes.
+TLB_DIRTY = -0x890
+TLB_MODES, TLB_MODE_SIZE = -0x870, 0x2B8
+TLB_WINDOW_BEGIN, TLB_WINDOW_MAX, TLB_USED = 0x10, 0x18, 0x20
+TLB_MASKS, TLB_MASK_SIZE = -0x40, 0x10
+TLB_ENTRY_SHIFT = 6
 # In CPUClass.
 CLASS_DEBUG_HANDLER = 0x78
 # In CPUX86State, as byte offsets; registers come in the encoding's order (rax, rcx, rdx, rbx, rsp, …).
@@ -196,6 +202,11 @@ class CpuState:
             byte = ctypes.c_uint8.from_address(handle + offset).value
             if byte != value:
                 raise _unknown(f"{what} is {byte} and not {value} in a new handle")
+        for mode in range(3):
+            entries = c_uint64.from_address(self.env_address + TLB_MASKS + TLB_MASK_SIZE * mode).value
+            large_pages = (c_uint64 * 2).from_address(self.env_address + TLB_MODES + TLB_MODE_SIZE * mode)
+            if entries != 0xFF << TLB_ENTRY_SHIFT or set(large_pages) != {0xFFFF_FFFF_FFFF_FFFF}:
+                raise _unknown("a new CPU's translation cache is not what was expected")
         for what, offset, expected in _FRESH:
             found = self.d[offset // 4]
             if found != expected:

@@ -28,6 +28,9 @@ class LinearMemory:
 
     def read(self, address: int, size: int, access: int = Access.READ) -> bytes:
         """``size`` bytes at linear ``address``."""
+        if size and (address & 0xFFF) + size <= PAGE_SIZE:
+            gpa, private = self._physical(address, access)
+            return self._memory.read(gpa, size, private=private, dma=False)
         parts = []
         while size:
             step = min(size, PAGE_SIZE - (address & 0xFFF))
@@ -52,6 +55,10 @@ class LinearMemory:
 
     def write(self, address: int, data: bytes) -> None:
         """Store ``data``; nothing is stored unless every page can be written."""
+        if data and (address & 0xFFF) + len(data) <= PAGE_SIZE:
+            gpa, private = self._physical(address, Access.WRITE)
+            self._memory.write_as_cpu(gpa, data, private=private)
+            return
         pieces = []
         done = 0
         while done < len(data):

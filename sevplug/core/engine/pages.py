@@ -26,7 +26,7 @@ class RamPages:
     """One range of RAM.
 
     ``code``: 1 for a page that was ever fetched from.  ``handed_out``: which of the CPU's flushes came last before a
-    translation of the page was handed out last; only where memory has two forms.
+    translation of the page was handed out last.
     """
 
     gpa: int

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
+from sevplug.core.bus import ALL_ONES
 from sevplug.core.engine import internals as at
 from sevplug.core.engine.linear import LinearMemory
 from sevplug.core.engine.vcpu import FLAG_VM, REGISTERS, EngineCpu
@@ -28,6 +29,7 @@ _TSS32_LIMIT, _BITMAP_BASE = 103, 0x66
 _TSS32_TYPES = (9, 11)
 # DR7: breakpoint 0 enabled, of kind I/O, one byte wide.
 _IO_BREAKPOINT = 1 << 17 | 1
+_HFLAGS, _CPL = at.HFLAGS // 4, at.HF_CPL
 
 
 @attrs.frozen
@@ -58,7 +60,7 @@ class PortIo:
 
     def on_in(self, _handle: int, port: int, size: int, _user: int) -> int:
         try:
-            if self._d[at.HFLAGS // 4] & at.HF_CPL:
+            if self._d[_HFLAGS] & _CPL:
                 self._check(port, size)
             self._counters.io += 1
             self._tick()
@@ -71,11 +73,11 @@ class PortIo:
 
     def on_out(self, _handle: int, port: int, size: int, value: int, _user: int) -> None:
         try:
-            if self._d[at.HFLAGS // 4] & at.HF_CPL:
+            if self._d[_HFLAGS] & _CPL:
                 self._check(port, size)
             self._counters.io += 1
             self._tick()
-            self._bus.io_write(port, size, value & ((1 << 8 * size) - 1))
+            self._bus.io_write(port, size, value & ALL_ONES[size])
         except GuestFault as fault:
             self._refuse(port, fault)
         except BaseException as error:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from sevplug.core.engine import internals as at
 from sevplug.core.engine import library, media
 from sevplug.core.engine.internals import CpuState
+from sevplug.core.engine.tlb import TranslationCache
 from sevplug.core.vcpu import CpuidRegisters
 
 if TYPE_CHECKING:
@@ -20,6 +21,11 @@ GENERAL = ("rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi", *(f"r{number}
 REGISTERS = 17
 _INDEX = {name: number for number, name in enumerate(GENERAL)}
 _INDEX |= {"rip": at.EIP // 8, "cr2": at.CR2 // 8, "cr3": at.CR3 // 8}
+# Where each segment's selector, base, limit and flags are.
+_SEGMENTS = tuple(
+    (offset // 4, offset // 8 + 1, offset // 4 + 4, offset // 4 + 5)
+    for offset in range(at.SEGMENTS, at.SEGMENTS + 10 * at.SEGMENT_SIZE, at.SEGMENT_SIZE)
+)
 _READ_ONLY_INDEX = {"cr0": at.CR0 // 8, "cr4": at.CR4 // 8, "efer": at.EFER // 8}
 
 CC_MASK = 0x8D5  # CF PF AF ZF SF OF, which the engine keeps apart
@@ -40,9 +46,12 @@ class EngineCpu:
         self.handle = handle
         self._flags = c_uint64()
         self._flags_pointer = ctypes.byref(self._flags)
+        self._words = (c_uint32 * 4)()
+        self._word_pointers = [ctypes.byref(self._words, 4 * number) for number in range(4)]
         # How often all translations were forgotten; the engine does so by itself too, which is not counted.  An array
         # of one, which the compiled callback reads.
         self.flushes = array("Q", [1])
+        self.translations = TranslationCache(state)
 
     @property
     def rip(self) -> int:
@@ -107,18 +116,18 @@ class EngineCpu:
 
         ``flags`` is the second word of the descriptor, as in QEMU's SegmentCache.
         """
-        offset = at.SEGMENTS + at.SEGMENT_SIZE * number
-        q, d = self.state.q, self.state.d
-        return d[offset // 4], q[offset // 8 + 1], d[offset // 4 + 4], d[offset // 4 + 5]
+        selector, base, limit, flags = _SEGMENTS[number]
+        d = self.state.d
+        return d[selector], self.state.q[base], d[limit], d[flags]
 
     def set_segment(self, number: int, selector: int, base: int, limit: int, flags: int) -> None:
         """Write a segment with its descriptor cache; `sync_mode` must follow once all are written."""
-        offset = at.SEGMENTS + at.SEGMENT_SIZE * number
-        q, d = self.state.q, self.state.d
-        d[offset // 4] = selector & 0xFFFF
-        q[offset // 8 + 1] = base & 0xFFFF_FFFF_FFFF_FFFF
-        d[offset // 4 + 4] = limit & 0xFFFFFFFF
-        d[offset // 4 + 5] = flags & 0xFFFFFFFF
+        at_selector, at_base, at_limit, at_flags = _SEGMENTS[number]
+        d = self.state.d
+        d[at_selector] = selector & 0xFFFF
+        self.state.q[at_base] = base & 0xFFFF_FFFF_FFFF_FFFF
+        d[at_limit] = limit & 0xFFFFFFFF
+        d[at_flags] = flags & 0xFFFFFFFF
 
     def sync_mode(self, cpl: int) -> None:
         """Derive the engine's mode bits from the segments, CR0 and EFER, as its own cpu_x86_load_seg_cache does."""
@@ -143,9 +152,8 @@ class EngineCpu:
 
     def native_cpuid(self, leaf: int, subleaf: int) -> CpuidRegisters:
         """What the engine's own CPU model answers."""
-        words = (c_uint32 * 4)()
-        pointers = [ctypes.byref(words, 4 * number) for number in range(4)]
-        library.load().cpu_x86_cpuid_x86_64(c_void_p(self.state.env_address), leaf, subleaf, *pointers)
+        words = self._words
+        library.load().cpu_x86_cpuid_x86_64(self.state.env_address, leaf, subleaf, *self._word_pointers)
         return CpuidRegisters(words[0], words[1], words[2], words[3])
 
     def cpuid(self, leaf: int, subleaf: int) -> CpuidRegisters:
@@ -177,4 +185,4 @@ class EngineCpu:
 
     def flush_translations(self) -> None:
         self.flushes[0] += 1
-        library.load().tlb_flush_x86_64(self.state.cpu_address)
+        self.translations.flush()

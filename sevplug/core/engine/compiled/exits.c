@@ -21,10 +21,10 @@ typedef void (*exit_callback)(void *handle, uint32_t number, void *user);
 struct exits {
     struct fills *fills;
     exit_callback python;
-    /* The engine's CPU, and its functions that forget translations. */
+    /* The engine's CPU, its function that forgets one page's translation, and Python's that forgets all. */
     void *cpu;
     void (*flush_page)(void *cpu, uint64_t address);
-    void (*flush)(void *cpu);
+    void (*flush)(void);
     /* Virtual nanoseconds: now, and the next timer's deadline (clock.py). */
     uint64_t *times;
     /* The state of rdrand.py's jitter. */
@@ -72,8 +72,7 @@ static void load_cr3(const struct exits *exits, uint64_t value)
     uint32_t count = *fills->local_count;
     *fills->local_count = 0;
     if (count > fills->local_size || !(*word(fills, fills->offsets.cr4) & CR4_PGE)) {
-        ++*fills->flushes;
-        exits->flush(exits->cpu);
+        exits->flush();
         return;
     }
     for (uint32_t i = 0; i < count; i++)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from array import array
+from collections.abc import Callable
 from ctypes import c_void_p
 
 from sevplug import native
@@ -12,10 +13,13 @@ from sevplug.core.engine.compiled.fills import CompiledFills
 from sevplug.core.engine.compiled.structures import Exits
 
 
+FLUSH_CALLBACK = ctypes.CFUNCTYPE(None)
+
+
 class CompiledExits:
     """It does what happens all the time, and calls ``python`` for the rest.
 
-    ``times``: of the clock (`sevplug.core.clock.Clock.times`); ``jitter`` and ``tsc_offset``: arrays of one.
+    ``flush`` forgets all translations, and may not raise; ``times``: of the clock (`sevplug.core.clock.Clock.times`); ``jitter`` and ``tsc_offset``: arrays of one.
     """
 
     def __init__(
@@ -24,6 +28,7 @@ class CompiledExits:
         fills: CompiledFills,
         cpu_address: int,
         python: object,
+        flush: Callable[[], None],
         *,
         times: array[int],
         jitter: array[int],
@@ -33,13 +38,14 @@ class CompiledExits:
         pause_ns: int,
     ) -> None:
         engine = engine_library.load()
-        self._kept: list[object] = [fills, python]
+        forget_all = FLUSH_CALLBACK(flush)
+        self._kept: list[object] = [fills, python, forget_all]
         self._shared = shared = Exits(
             fills=ctypes.addressof(fills.shared),
             python=_address(python),
             cpu=cpu_address,
             flush_page=_address(engine.tlb_flush_page_x86_64),
-            flush=_address(engine.tlb_flush_x86_64),
+            flush=_address(forget_all),
             tsc_mhz=tsc_mhz,
             event_ns=event_ns,
             pause_ns=pause_ns,

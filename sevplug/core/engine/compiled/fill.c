@@ -59,11 +59,9 @@ bool sevplug_fill(void *handle, uint64_t address, int kind, struct translation *
     bool code = range->code[number];
     if (access == FETCH && !code)
         goto rare;
-    if (range->states != NULL) {
-        if (!enter(range, number, address, access, &found))
-            goto rare;
-        range->handed_out[number] = *fills->flushes;
-    }
+    if (range->states != NULL && !enter(range, number, address, access, &found))
+        goto rare;
+    range->handed_out[number] = *fills->flushes;
     if (!(found & GLOBAL)) {
         uint32_t local = *fills->local_count;
         if (local < fills->local_size)
