@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from typing import Any
 
 
 def json_line(level: str, event: str, fields: Mapping[str, Any]) -> str:
     """``fields``, JSON values, as an object without a line feed, and beside them event, level and the time (UTC)."""
-    timestamp = datetime.now(UTC).isoformat().replace("+00:00", "Z")
-    return json.dumps({**fields, "event": event, "level": level, "timestamp": timestamp})
+    # Here, because it brings rich and asyncio, and most runs have no such log.
+    from structlog.processors import JSONRenderer, TimeStamper, add_log_level
+
+    line: Any = {**fields, "event": event}
+    for processor in (add_log_level, TimeStamper(fmt="iso", utc=True, key="timestamp"), JSONRenderer()):
+        line = processor(None, level, line)
+    return str(line)

@@ -63,7 +63,7 @@ def foreign(tmp_path: Path) -> Path:
     ],
 )
 def test_what_runs_no_guest_imports_nothing_heavy(arguments: list[str]):
-    look = "\nimport sys; print(status, {'unicorn', 'rich', 'asyncio'} & set(sys.modules))"
+    look = "\nimport sys; print(status, {'unicorn', 'rich', 'asyncio', 'structlog'} & set(sys.modules))"
     script = RUN.format(arguments=arguments) + look
     assert python(script).stdout.splitlines()[-1] == "0 set()"
 

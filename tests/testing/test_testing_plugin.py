@@ -32,7 +32,7 @@ def test_a_run_that_uses_no_fixture_imports_three_modules_of_sevplug(pytester: p
             assert {name for name in sys.modules if name.split(".")[0] == "sevplug"} == {
                 "sevplug", "sevplug.testing", "sevplug.testing.plugin"
             }
-            assert not {"attrs", "attr", "unicorn", "click", "Crypto"} & set(sys.modules)
+            assert not {"attrs", "attr", "unicorn", "structlog", "click", "Crypto"} & set(sys.modules)
         """
     )
     result = pytester.runpytest_subprocess("--strict-markers", "--strict-config", "-W", "error", *QUICKLY, timeout=50)

@@ -12,14 +12,14 @@ from sevplug.core.engine import library as engine_library
 from sevplug.core.engine.compiled.fills import CompiledFills
 from sevplug.core.engine.compiled.structures import Exits
 
-
 FLUSH_CALLBACK = ctypes.CFUNCTYPE(None)
 
 
 class CompiledExits:
     """It does what happens all the time, and calls ``python`` for the rest.
 
-    ``flush`` forgets all translations, and may not raise; ``times``: of the clock (`sevplug.core.clock.Clock.times`); ``jitter`` and ``tsc_offset``: arrays of one.
+    ``flush`` forgets all translations, and may not raise; ``times``: of the clock (`sevplug.core.clock.Clock.times`);
+    ``jitter`` and ``tsc_offset``: arrays of one.
     """
 
     def __init__(
