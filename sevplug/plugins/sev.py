@@ -29,7 +29,7 @@ from sevplug.plugins.sev_platform import GuestPlatform, launch_keys, open_platfo
 from sevplug.sevapi import policy
 from sevplug.sevapi.context import SevContext
 from sevplug.sevapi.errors import SevApiError
-from sevplug.sevapi.hash_table import hash_images, required_area
+from sevplug.sevapi.hash_table import NO_IMAGE_HASH, required_area, table_of_hashes
 from sevplug.sevapi.keys import TransportKeys
 from sevplug.sevapi.memory_cipher import MemoryCipher, key_from_seed
 from sevplug.sevapi.status import Status, fw_error_to_str
@@ -174,7 +174,8 @@ class SevPlugin:
             area = required_area(table)
         except SevApiError as error:
             raise ConfigError(f"firmware {boot.firmware.path}: {error}") from None
-        hashes = hash_images(boot.kernel.data, boot.initrd.data if boot.initrd else b"", boot.cmdline or "")
+        initrd = NO_IMAGE_HASH if boot.initrd is None else bytes.fromhex(boot.initrd.sha256)
+        hashes = table_of_hashes(bytes.fromhex(boot.kernel.sha256), initrd, boot.cmdline or "")
         machine.add_launch_region(LaunchRegion("kernel hashes", area.base, hashes.to_bytes()))
         self._hashed = True
 

@@ -22,9 +22,10 @@ from typing import Any, Final
 import attrs
 
 from sevplug.core.errors import SnapshotError
+from sevplug.core.images import OwnedFile
 from sevplug.core.memory import PAGE_SIZE
 from sevplug.core.snapshot import encoding, sealing
-from sevplug.core.snapshot.image import MemoryImage, OwnedFile, memory_file
+from sevplug.core.snapshot.image import MemoryImage, memory_file
 
 # Raised whenever what a file holds changes its meaning.
 FORMAT: Final = 1
