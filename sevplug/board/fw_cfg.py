@@ -49,7 +49,8 @@ class FwCfg(Device):
     def __init__(self) -> None:
         self._items: dict[int, _Item] = {}
         self._files: dict[str, int] = {}
-        self._data: bytes | bytearray | memoryview = b""
+        # The selected item's bytes; None until somebody wants those of an image.
+        self._data: bytes | bytearray | memoryview | None = b""
         # Items that are parts of images, until they have been read to their ends.
         self._unread: dict[int, ImagePart] = {}
         self._offset = 0
@@ -96,7 +97,7 @@ class FwCfg(Device):
             "selected": self._selected,
             "offset": self._offset,
             "dma_high": self._dma_high,
-            "replaced": None if now is self._item else bytes(self._data),
+            "replaced": None if now is self._item else bytes(self._selected_bytes()),
             "unread": sorted(self._unread),
         }
 
@@ -112,8 +113,8 @@ class FwCfg(Device):
             self._spare(part.image)
         self._select(int(state["selected"]))
         if state["replaced"] is not None:
-            self._data = bytes(state["replaced"])
-            self._item = _Item(self._data)
+            self._item = _Item(bytes(state["replaced"]))
+            self._data = None
         self._offset, self._dma_high = int(state["offset"]), int(state["dma_high"])
 
     def add_item(self, number: int, data: bytes | ImagePart, *, writable: bool = False) -> None:
@@ -168,8 +169,14 @@ class FwCfg(Device):
         self._item = self._items.get(number & ~key.WRITE_CHANNEL, _NO_ITEM)
         self._selected = number & ~key.WRITE_CHANNEL
         data = self._item.data
-        self._data = data.view if isinstance(data, ImagePart) else data
+        self._data = None if isinstance(data, ImagePart) else data
         self._offset = 0
+
+    def _selected_bytes(self) -> bytes | bytearray | memoryview:
+        if self._data is None:
+            data = self._item.data
+            self._data = data.view if isinstance(data, ImagePart) else data
+        return self._data
 
     def _leave(self) -> None:
         """Nobody reads on in the selected item; its image is let go with the last part that is wanted."""
@@ -177,7 +184,7 @@ class FwCfg(Device):
         if isinstance(part, ImagePart):
             if self._offset >= len(part) and self._unread.get(self._selected) is part:
                 del self._unread[self._selected]
-            self._data = b""
+            self._data = None
             self._spare(part.image)
 
     def _writable(self) -> dict[int, bytearray]:
@@ -195,11 +202,15 @@ class FwCfg(Device):
             self._select(value)
 
     def _read_data(self, _port: int, size: int) -> int:
-        offset = self._offset
-        if offset >= len(self._data):
+        offset, end = self._offset, len(self._item.data)
+        if offset >= end:
             return 0
+        data = self._selected_bytes()
+        found = data[offset] if size == 1 else int.from_bytes(data[offset : offset + size], "little")
         self._offset = offset + size
-        return self._data[offset] if size == 1 else int.from_bytes(self._data[offset : offset + size], "little")
+        if self._offset >= end:
+            self._leave()
+        return found
 
     # -- DMA ---------------------------------------------------------------------------------------------------------
 
@@ -232,18 +243,21 @@ class FwCfg(Device):
         elif control & _WRITE:
             good = self._dma_write(address, length)
         elif control & _SKIP:
-            self._offset = min(self._offset + length, len(self._data))
+            self._offset = min(self._offset + length, len(self._item.data))
         memory.write(descriptor, (0 if good else _ERROR).to_bytes(4, "big"))
 
     def _dma_read(self, address: int, length: int) -> bool:
         memory = self._memory
         if not memory.holds(address, length):
             return False
-        chunk = memoryview(self._data)[self._offset : self._offset + length]
-        memory.write(address, chunk)
-        self._offset += len(chunk)
-        if len(chunk) < length:
-            memory.write(address + len(chunk), bytes(length - len(chunk)))
+        count = min(length, max(0, len(self._item.data) - self._offset))
+        if count:
+            memory.write(address, memoryview(self._selected_bytes())[self._offset : self._offset + count])
+            self._offset += count
+            if self._offset >= len(self._item.data):
+                self._leave()
+        if count < length:
+            memory.write(address + count, bytes(length - count))
         return True
 
     def _dma_write(self, address: int, length: int) -> bool:

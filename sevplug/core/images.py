@@ -67,10 +67,11 @@ class Image:
             if limit is not None and size > limit:
                 raise ConfigError(f"{what} {path}: {size} bytes, expected at most {limit}")
             with Path(path).open("rb") as file:
+                regular = stat.S_ISREG(os.fstat(file.fileno()).st_mode)
                 # A device can be endless and say that it has no size.
-                data = file.read(-1 if limit is None else limit + 1)
+                data = file.read(-1 if limit is None or regular else limit + 1)
                 # What a pipe has said, it does not say again.
-                again = OwnedFile(os.dup(file.fileno())) if stat.S_ISREG(os.fstat(file.fileno()).st_mode) else None
+                again = OwnedFile(os.dup(file.fileno())) if regular else None
         except OSError as error:
             raise ConfigError(f"{what} {path}: {error.strerror or error}") from None
         except ValueError:
@@ -111,6 +112,9 @@ class Image:
         if self._file is not None and self._data is not None:
             _ = self.sha256
             self._data = None
+            from sevplug.core.engine import host_memory  # there is one by now
+
+            host_memory.trim()
 
     def _read_again(self) -> bytes:
         assert self._file is not None
