@@ -70,7 +70,8 @@ def live(size: int, monkeypatch: pytest.MonkeyPatch) -> tuple[dict[str, Any], in
         left = {
             "reports": [value for _port, _size, value in board.board.written],
             "ram": machine.memory.ram_digest(),
-            "counters": machine.engine.count(),
+            # How often a page is asked for depends on the host's clock too.
+            "counters": {name: count for name, count in machine.engine.count().items() if name != "fills"},
         }
         return left, size_of_buffers("Size") - before[0], size_of_buffers("Rss") - before[1]
 
