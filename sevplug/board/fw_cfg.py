@@ -16,6 +16,7 @@ from sevplug.board import fw_cfg_keys as key
 from sevplug.board.linux_items import linux_items
 from sevplug.core.bus import Device
 from sevplug.core.errors import ConfigError
+from sevplug.core.images import Image, ImagePart
 from sevplug.core.memory import HIGH_RAM_BASE, GuestMemory
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ _SYSTEM_STATES = bytes([0x80, 0x00, 0x00, 0x01, 0x02, 0x80])
 
 @attrs.define(eq=False)
 class _Item:
-    data: bytes | bytearray = attrs.field(repr=lambda data: f"<{len(data)} bytes>")
+    data: bytes | bytearray | ImagePart = attrs.field(repr=lambda data: f"<{len(data)} bytes>")
     writable: bool = False
 
 
@@ -48,7 +49,10 @@ class FwCfg(Device):
     def __init__(self) -> None:
         self._items: dict[int, _Item] = {}
         self._files: dict[str, int] = {}
-        self._data: bytes | bytearray = b""
+        # The selected item's bytes; None until somebody wants those of an image.
+        self._data: bytes | bytearray | memoryview | None = b""
+        # Items that are parts of images, until they have been read to their ends.
+        self._unread: dict[int, ImagePart] = {}
         self._offset = 0
         self._item = _NO_ITEM
         self._selected = 0
@@ -56,6 +60,8 @@ class FwCfg(Device):
 
     def attach(self, machine: Machine) -> None:
         self._memory: GuestMemory = machine.memory
+        # A guest that starts over reads its images once more.
+        self._let_go = not machine.config.reboot
         one = (1).to_bytes(2, "little")
         self.add_item(key.SIGNATURE, b"QEMU")
         self.add_item(key.ID, (_ID_TRADITIONAL | _ID_DMA).to_bytes(4, "little"))
@@ -83,7 +89,7 @@ class FwCfg(Device):
         self._dma_high = 0
 
     def save(self) -> dict[str, Any]:
-        writable = [[number, bytes(item.data)] for number, item in sorted(self._items.items()) if item.writable]
+        writable = [[number, bytes(data)] for number, data in sorted(self._writable().items())]
         # An item that was replaced since it was selected is read on as it was.
         now = self._items.get(self._selected, _NO_ITEM)
         return {
@@ -91,24 +97,39 @@ class FwCfg(Device):
             "selected": self._selected,
             "offset": self._offset,
             "dma_high": self._dma_high,
-            "replaced": None if now is self._item else bytes(self._data),
+            "replaced": None if now is self._item else bytes(self._selected_bytes()),
+            "unread": sorted(self._unread),
         }
 
     def load(self, state: Mapping[str, Any]) -> None:
         for number, data in state["writable"]:
-            held = self._items[number].data
-            if not isinstance(held, bytearray) or len(held) != len(data):
+            held = self._writable().get(number)
+            if held is None or len(held) != len(data):
                 raise ValueError(f"item {number:#x} cannot be written, or has another size")
             held[:] = data
+        parts = {number: item.data for number, item in self._items.items() if isinstance(item.data, ImagePart)}
+        self._unread = {int(number): parts[int(number)] for number in state["unread"]}
+        for part in parts.values():
+            self._spare(part.image)
         self._select(int(state["selected"]))
         if state["replaced"] is not None:
             self._item = _Item(bytes(state["replaced"]))
-            self._data = self._item.data
+            self._data = None
         self._offset, self._dma_high = int(state["offset"]), int(state["dma_high"])
 
-    def add_item(self, number: int, data: bytes, *, writable: bool = False) -> None:
-        """Put ``data`` behind selector ``number`` (0..0x3FFF, or with `ARCH_LOCAL`), in place of what was there."""
-        self._items[number & ~key.WRITE_CHANNEL] = _Item(bytearray(data) if writable else bytes(data), writable)
+    def add_item(self, number: int, data: bytes | ImagePart, *, writable: bool = False) -> None:
+        """Put ``data`` behind selector ``number`` (0..0x3FFF, or with `ARCH_LOCAL`), in place of what was there.
+
+        An image whose parts have all been read is let go, unless the guest may start over.
+        """
+        number &= ~key.WRITE_CHANNEL
+        self._unread.pop(number, None)
+        if isinstance(data, ImagePart):
+            assert not writable
+            self._items[number] = _Item(data)
+            self._unread[number] = data
+        else:
+            self._items[number] = _Item(bytearray(data) if writable else bytes(data), writable)
 
     def add_file(self, name: str, data: bytes, *, writable: bool = False) -> None:
         """Put ``data`` into the directory as ``name`` (up to 55 bytes), in place of a file of that name.
@@ -127,8 +148,15 @@ class FwCfg(Device):
 
     def item(self, number: int) -> bytes | None:
         """The bytes behind selector ``number`` now, or None."""
+        found = self.contents(number)
+        return found.data if isinstance(found, ImagePart) else found
+
+    def contents(self, number: int) -> bytes | ImagePart | None:
+        """The same, but the part of an image as it was given, whose bytes nobody has to look at."""
         found = self._items.get(number)
-        return None if found is None else bytes(found.data)
+        if found is None:
+            return None
+        return found.data if isinstance(found.data, ImagePart) else bytes(found.data)
 
     def file(self, name: str) -> bytes | None:
         """The bytes of file ``name`` now, or None."""
@@ -137,10 +165,34 @@ class FwCfg(Device):
     # -- the traditional interface -----------------------------------------------------------------------------------
 
     def _select(self, number: int) -> None:
+        self._leave()
         self._item = self._items.get(number & ~key.WRITE_CHANNEL, _NO_ITEM)
         self._selected = number & ~key.WRITE_CHANNEL
-        self._data = self._item.data
+        data = self._item.data
+        self._data = None if isinstance(data, ImagePart) else data
         self._offset = 0
+
+    def _selected_bytes(self) -> bytes | bytearray | memoryview:
+        if self._data is None:
+            data = self._item.data
+            self._data = data.view if isinstance(data, ImagePart) else data
+        return self._data
+
+    def _leave(self) -> None:
+        """Nobody reads on in the selected item; its image is let go with the last part that is wanted."""
+        part = self._item.data
+        if isinstance(part, ImagePart):
+            if self._offset >= len(part) and self._unread.get(self._selected) is part:
+                del self._unread[self._selected]
+            self._data = None
+            self._spare(part.image)
+
+    def _writable(self) -> dict[int, bytearray]:
+        return {number: item.data for number, item in self._items.items() if isinstance(item.data, bytearray)}
+
+    def _spare(self, image: Image) -> None:
+        if self._let_go and all(part.image is not image for part in self._unread.values()):
+            image.let_go()
 
     def _read_selector(self, _port: int, size: int) -> int:
         return 0 if size <= 2 else 0xFFFF_FFFF
@@ -150,11 +202,15 @@ class FwCfg(Device):
             self._select(value)
 
     def _read_data(self, _port: int, size: int) -> int:
-        offset = self._offset
-        if offset >= len(self._data):
+        offset, end = self._offset, len(self._item.data)
+        if offset >= end:
             return 0
+        data = self._selected_bytes()
+        found = data[offset] if size == 1 else int.from_bytes(data[offset : offset + size], "little")
         self._offset = offset + size
-        return self._data[offset] if size == 1 else int.from_bytes(self._data[offset : offset + size], "little")
+        if self._offset >= end:
+            self._leave()
+        return found
 
     # -- DMA ---------------------------------------------------------------------------------------------------------
 
@@ -187,18 +243,21 @@ class FwCfg(Device):
         elif control & _WRITE:
             good = self._dma_write(address, length)
         elif control & _SKIP:
-            self._offset = min(self._offset + length, len(self._data))
+            self._offset = min(self._offset + length, len(self._item.data))
         memory.write(descriptor, (0 if good else _ERROR).to_bytes(4, "big"))
 
     def _dma_read(self, address: int, length: int) -> bool:
         memory = self._memory
         if not memory.holds(address, length):
             return False
-        chunk = memoryview(self._data)[self._offset : self._offset + length]
-        memory.write(address, chunk)
-        self._offset += len(chunk)
-        if len(chunk) < length:
-            memory.write(address + len(chunk), bytes(length - len(chunk)))
+        count = min(length, max(0, len(self._item.data) - self._offset))
+        if count:
+            memory.write(address, memoryview(self._selected_bytes())[self._offset : self._offset + count])
+            self._offset += count
+            if self._offset >= len(self._item.data):
+                self._leave()
+        if count < length:
+            memory.write(address + count, bytes(length - count))
         return True
 
     def _dma_write(self, address: int, length: int) -> bool:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from sevplug.board import fw_cfg_keys as key
 from sevplug.core.config import BootImages
 from sevplug.core.errors import ConfigError
+from sevplug.core.images import ImagePart
 
 if TYPE_CHECKING:
     from sevplug.boot.bzimage import BzImage
@@ -19,11 +20,12 @@ if TYPE_CHECKING:
 _ACPI_RESERVE = 0x28000
 
 
-def linux_items(boot: BootImages, low_ram: int) -> dict[int, bytes]:
-    """fw_cfg items (key -> bytes) for ``boot``'s kernel, initrd and command line; empty without a kernel.
+def linux_items(boot: BootImages, low_ram: int) -> dict[int, bytes | ImagePart]:
+    """fw_cfg items (by key) for ``boot``'s kernel, initrd and command line; empty without a kernel.
 
-    ``low_ram``: bytes of RAM from address 0 on.  Numbers are 32-bit little-endian.  `ConfigError` for an initrd or a
-    command line without a kernel, for a kernel that is none, and for what does not fit.
+    What lies in an image is that part of it.  ``low_ram``: bytes of RAM from address 0 on.  Numbers are 32-bit
+    little-endian.  `ConfigError` for an initrd or a command line without a kernel, for a kernel that is none, and for
+    what does not fit.
     """
     if boot.kernel is None:
         for option, given in (("initrd", boot.initrd is not None), ("append", bool(boot.cmdline))):
@@ -38,7 +40,7 @@ def linux_items(boot: BootImages, low_ram: int) -> dict[int, bytes]:
     setup_at, cmdline_at, kernel_at = _addresses(image, len(cmdline))
     if kernel_at + len(kernel) > low_ram:
         raise ConfigError(f"kernel {boot.kernel.path}: {len(kernel)} bytes do not fit into {low_ram} bytes of memory")
-    items = {
+    items: dict[int, bytes | ImagePart] = {
         key.CMDLINE_ADDR: _u32(cmdline_at),
         key.CMDLINE_SIZE: _u32(len(cmdline)),
         key.CMDLINE_DATA: cmdline,
@@ -47,19 +49,19 @@ def linux_items(boot: BootImages, low_ram: int) -> dict[int, bytes]:
         key.KERNEL_DATA: kernel,
         key.SETUP_ADDR: _u32(setup_at),
         key.SETUP_SIZE: _u32(len(setup)),
-        key.SETUP_DATA: setup,
+        key.SETUP_DATA: ImagePart(boot.kernel, 0, len(setup)),
     }
     if boot.initrd is not None:
         initrd = boot.initrd
         room = min(image.initrd_limit, low_ram - _ACPI_RESERVE - 1)
-        if kernel_at + len(kernel) + len(initrd.data) > room:
+        if kernel_at + len(kernel) + initrd.size > room:
             raise ConfigError(
-                f"initrd {initrd.path}: {len(initrd.data)} bytes do not fit beside the kernel, "
+                f"initrd {initrd.path}: {initrd.size} bytes do not fit beside the kernel, "
                 f"expected at most {max(room - kernel_at - len(kernel), 0)}"
             )
-        items[key.INITRD_ADDR] = _u32((room - len(initrd.data)) & ~0xFFF)
-        items[key.INITRD_SIZE] = _u32(len(initrd.data))
-        items[key.INITRD_DATA] = initrd.data
+        items[key.INITRD_ADDR] = _u32((room - initrd.size) & ~0xFFF)
+        items[key.INITRD_SIZE] = _u32(initrd.size)
+        items[key.INITRD_DATA] = ImagePart(initrd, 0, initrd.size)
     return items
 
 

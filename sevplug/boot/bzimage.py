@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import attrs
 
-from sevplug.core.config import Image
 from sevplug.core.errors import ConfigError
+from sevplug.core.images import Image, ImagePart
 
 _SECTOR = 512
 _MAGIC_AT = 0x202
@@ -26,7 +26,7 @@ class BzImage:
 
     path: str
     setup: bytes = attrs.field(repr=lambda data: f"<{len(data)} bytes>")
-    kernel: bytes = attrs.field(repr=lambda data: f"<{len(data)} bytes>")
+    kernel: ImagePart
 
     def _field(self, offset: int, size: int) -> int:
         return int.from_bytes(self.setup[offset : offset + size], "little")
@@ -98,4 +98,4 @@ def parse_bzimage(kernel: Image) -> BzImage:
         raise ConfigError(
             f"kernel {kernel.path}: truncated, {len(data)} bytes, expected at least {max(expected, setup_size + 1)}"
         )
-    return BzImage(kernel.path, data[:setup_size], data[setup_size:])
+    return BzImage(kernel.path, data[:setup_size], ImagePart(kernel, setup_size, kernel.size - setup_size))

@@ -10,9 +10,12 @@ import struct
 from collections.abc import Callable
 from importlib import resources
 
+import attrs
+
 from sevplug.boot.bzimage import HEADER_AT, BzImage, parse_bzimage
-from sevplug.core.config import BootImages, Image
+from sevplug.core.config import BootImages
 from sevplug.core.errors import ConfigError
+from sevplug.core.images import Image, ImagePart
 from sevplug.core.launch import LaunchRegion
 from sevplug.core.memory import HIGH_RAM_BASE, PAGE_SIZE
 
@@ -77,7 +80,7 @@ def direct_regions(
     if acpi_tables is not None:
         struct.pack_into("<Q", parameters, 0x70, acpi_at)
     if boot.initrd is not None:
-        struct.pack_into("<II", parameters, 0x218, initrd_at, len(boot.initrd.data))
+        struct.pack_into("<II", parameters, 0x218, initrd_at, boot.initrd.size)
     words = struct.pack("<QQQ", PAGE_TABLES | encryption_mask, BOOT_PARAMS, kernel_at + _ENTRY_64)
     regions = [
         _region("loader", LOADER_BASE, words + loader()[len(words) :]),
@@ -87,7 +90,7 @@ def direct_regions(
         _region("kernel", kernel_at, kernel.kernel),
     ]
     if boot.initrd is not None:
-        regions.append(_region("initrd", initrd_at, boot.initrd.data))
+        regions.append(_region("initrd", initrd_at, ImagePart(boot.initrd, 0, boot.initrd.size)))
     if acpi_tables is not None:
         regions.append(_region("ACPI tables", acpi_at, acpi_tables(acpi_at)))
     return tuple(regions)
@@ -96,10 +99,10 @@ def direct_regions(
 def _place_initrd(initrd: Image, kernel: BzImage, start: int, end: int) -> int:
     """As high as it goes below ``end``, page-aligned; the kernel has everything below ``start``."""
     end = min(end, kernel.initrd_limit + 1)
-    place = end - len(initrd.data) & ~(PAGE_SIZE - 1)
+    place = end - initrd.size & ~(PAGE_SIZE - 1)
     if place < start:
         raise ConfigError(
-            f"initrd {initrd.path}: {len(initrd.data)} bytes do not fit beside the kernel, "
+            f"initrd {initrd.path}: {initrd.size} bytes do not fit beside the kernel, "
             f"expected at most {max(end - start, 0) & ~(PAGE_SIZE - 1)}"
         )
     return place
@@ -125,5 +128,8 @@ def _identity_map(encryption_mask: int) -> bytes:
     return top.ljust(PAGE_SIZE, b"\0") + pages
 
 
-def _region(name: str, gpa: int, data: bytes | bytearray) -> LaunchRegion:
-    return LaunchRegion(name, gpa, bytes(data) + bytes(-len(data) % _BLOCK), reload=True)
+def _region(name: str, gpa: int, data: bytes | bytearray | ImagePart) -> LaunchRegion:
+    padding = -len(data) % _BLOCK
+    if isinstance(data, ImagePart):
+        return LaunchRegion(name, gpa, attrs.evolve(data, padding=padding), reload=True)
+    return LaunchRegion(name, gpa, bytes(data) + bytes(padding), reload=True)

@@ -3,47 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from types import MappingProxyType
 
 import attrs
 
-from sevplug.core.errors import ConfigError
+from sevplug.core.images import Image as Image
 
 MIB = 1 << 20
 EMPTY: Mapping[str, str] = MappingProxyType({})
-
-
-@attrs.frozen
-class Image:
-    """The bytes of a file that the guest starts from; ``path`` is for messages only."""
-
-    data: bytes = attrs.field(repr=lambda data: f"<{len(data)} bytes>")
-    path: str
-
-    @classmethod
-    def load(cls, path: str | Path, what: str, *, limit: int | None = None) -> Image:
-        """Read ``path`` whole.
-
-        ``what`` names the role in messages ("firmware").  `ConfigError` when the file is missing, unreadable, empty
-        or larger than ``limit`` bytes.
-        """
-        try:
-            size = Path(path).stat().st_size
-            if limit is not None and size > limit:
-                raise ConfigError(f"{what} {path}: {size} bytes, expected at most {limit}")
-            with Path(path).open("rb") as file:
-                # A device can be endless and say that it has no size.
-                data = file.read(-1 if limit is None else limit + 1)
-        except OSError as error:
-            raise ConfigError(f"{what} {path}: {error.strerror or error}") from None
-        except ValueError:
-            raise ConfigError(f"{what} {str(path)!r}: not a file name") from None
-        if limit is not None and len(data) > limit:
-            raise ConfigError(f"{what} {path}: more than {limit} bytes, expected at most {limit}")
-        if not data:
-            raise ConfigError(f"{what} {path}: the file is empty")
-        return cls(data, str(path))
 
 
 @attrs.frozen
@@ -73,6 +40,12 @@ class BootImages:
     def direct(self) -> bool:
         """A kernel without firmware, to be entered directly."""
         return self.kernel is not None and self.firmware is None
+
+    @property
+    def placed(self) -> tuple[Image, ...]:
+        """The images that lie in guest memory when the guest starts; the others it is handed while it runs."""
+        images = (self.firmware, self.variables, *((self.kernel, self.initrd) if self.direct else ()))
+        return tuple(image for image in images if image is not None)
 
 
 @attrs.frozen

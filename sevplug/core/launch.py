@@ -11,6 +11,7 @@ import enum
 import attrs
 
 from sevplug.core.errors import LaunchRefused
+from sevplug.core.images import ImagePart
 
 
 class LaunchState(enum.Enum):
@@ -37,14 +38,24 @@ class LaunchRegion:
     """Initial guest memory that the launch takes in, in the order of measuring.
 
     ``gpa``: guest-physical address of the first byte; ``page_type``: open, a plug-in's own word for the kind of page;
-    ``reload``: placed again at each reset, as a ROM's contents are.
+    ``reload``: placed again at each reset, as a ROM's contents are.  Made with the bytes, or with the part of an image.
     """
 
     name: str
     gpa: int
-    data: bytes = attrs.field(repr=lambda data: f"<{len(data)} bytes>")
+    contents: bytes | ImagePart = attrs.field(alias="data", repr=lambda data: f"<{len(data)} bytes>")
     page_type: str | int = "normal"
     reload: bool = False
+
+    @property
+    def data(self) -> bytes:
+        """The bytes; of an image's part a copy, made now.  `ConfigError` where the image was let go and has changed."""
+        return self.contents.data if isinstance(self.contents, ImagePart) else self.contents
+
+    @property
+    def size(self) -> int:
+        """How many bytes it has."""
+        return len(self.contents)
 
 
 @attrs.frozen

@@ -161,9 +161,9 @@ class Machine:
 
         `ConfigError` when the region is not in RAM.
         """
-        if not self.memory.holds(region.gpa, len(region.data)):
+        if not self.memory.holds(region.gpa, region.size):
             raise ConfigError(
-                f"{region.name} at {region.gpa:#x}, {len(region.data)} bytes: expected a place inside guest memory"
+                f"{region.name} at {region.gpa:#x}, {region.size} bytes: expected a place inside guest memory"
             )
         self.memory.write(region.gpa, region.data)
         self._regions.append(region)
@@ -209,7 +209,7 @@ class Machine:
                     events.LAUNCH_UPDATE,
                     name=region.name,
                     gpa=region.gpa,
-                    size=len(region.data),
+                    size=region.size,
                     page_type=region.page_type,
                 )
             measurement = hook.launch_measure(machine=self, launch=self.launch)
@@ -311,6 +311,10 @@ class Machine:
         if self.status == "running" or self._end is not None:
             return
         self.finish_launch()
+        # A guest that starts over, hours later, is not to depend on what became of the files.
+        if not self.config.reboot:
+            for image in self.config.boot.placed:
+                image.let_go()
         self._paused = False
         self.status = "running"
         self.clock.go_on()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from sevplug.core.config import BootImages
 from sevplug.core.errors import ConfigError
+from sevplug.core.images import ImagePart
 from sevplug.core.launch import LaunchRegion
 from sevplug.core.memory import PAGE_SIZE, GuestMemory
 
@@ -21,17 +22,17 @@ def place_firmware(memory: GuestMemory, boot: BootImages) -> list[LaunchRegion]:
     firmware = boot.firmware
     if firmware is None:
         return []
-    total = len(firmware.data) + (len(boot.variables.data) if boot.variables else 0)
+    total = firmware.size + (boot.variables.size if boot.variables else 0)
     for what, image in (("firmware", firmware), ("variable store", boot.variables)):
         if image is None:
             continue
-        if len(image.data) % PAGE_SIZE:
-            raise ConfigError(f"{what} {image.path}: {len(image.data)} bytes, expected a multiple of {PAGE_SIZE}")
+        if image.size % PAGE_SIZE:
+            raise ConfigError(f"{what} {image.path}: {image.size} bytes, expected a multiple of {PAGE_SIZE}")
         if total > FLASH_LIMIT:
             raise ConfigError(f"{what} {image.path}: {total} bytes of flash, expected at most {FLASH_LIMIT}")
-    base = FOUR_GIB - len(firmware.data)
+    base = FOUR_GIB - firmware.size
     memory.add_rom(base, firmware.data, "firmware", writable=True)
     if boot.variables is not None:
         variables = boot.variables
-        memory.add_rom(base - len(variables.data), variables.data, "variable store", writable=True)
-    return [LaunchRegion("firmware", base, firmware.data, reload=True)]
+        memory.add_rom(base - variables.size, variables.data, "variable store", writable=True)
+    return [LaunchRegion("firmware", base, ImagePart(firmware, 0, firmware.size), reload=True)]

@@ -18,13 +18,9 @@ _SMALL = 64 * MIB
 
 
 @lru_cache(maxsize=4)
-def _parse(data: bytes) -> GuidTable:
-    return parse_guid_table(data)
-
-
 def guid_table(image: Image) -> GuidTable:
     """The image's GUID table, empty when it has none; `sevplug.sevapi.errors.FormatError` when it lies."""
-    return _parse(image.data)
+    return parse_guid_table(image.data)
 
 
 def check_memory(config: MachineConfig) -> None:
@@ -32,7 +28,7 @@ def check_memory(config: MachineConfig) -> None:
     firmware = config.boot.firmware
     if firmware is None or config.memory >= _OVMF_LEAST:
         return
-    if firmware.data[_SIGNATURE_AT:].startswith(_VOLUME_SIGNATURE):
+    if firmware.data.startswith(_VOLUME_SIGNATURE, _SIGNATURE_AT):
         raise ConfigError(
             f"memory (-m): {config.memory} bytes, expected at least {_OVMF_LEAST // MIB}M for OVMF "
             f"(firmware {firmware.path})"

@@ -170,12 +170,14 @@ class SevPlugin:
             table = guid_table(boot.firmware)
             if boot.kernel is None or not self.object.kernel_hashes:
                 return
-            from sevplug.sevapi.hash_table import hash_images, required_area  # only for a kernel behind firmware
+            # Only for a kernel behind firmware.
+            from sevplug.sevapi.hash_table import NO_IMAGE_HASH, required_area, table_of_hashes
 
             area = required_area(table)
         except SevApiError as error:
             raise ConfigError(f"firmware {boot.firmware.path}: {error}") from None
-        hashes = hash_images(boot.kernel.data, boot.initrd.data if boot.initrd else b"", boot.cmdline or "")
+        initrd = NO_IMAGE_HASH if boot.initrd is None else bytes.fromhex(boot.initrd.sha256)
+        hashes = table_of_hashes(bytes.fromhex(boot.kernel.sha256), initrd, boot.cmdline or "")
         machine.add_launch_region(LaunchRegion("kernel hashes", area.base, hashes.to_bytes()))
         self._hashed = True
 

@@ -26,6 +26,7 @@ KERNEL_GUID = UUID("4de79437-abd2-427f-b835-d5b172d2045b")
 
 PADDED_SIZE = 176
 _HASH_SIZE = 32
+NO_IMAGE_HASH = hashlib.sha256(b"").digest()
 _HEADER_SIZE = 18
 _ENTRY_SIZE = _HEADER_SIZE + _HASH_SIZE
 _SIZE = _HEADER_SIZE + 3 * _ENTRY_SIZE
@@ -53,13 +54,15 @@ def hash_images(kernel: bytes, initrd: bytes = b"", cmdline: str = "") -> HashTa
     The command line is hashed in UTF-8 with the zero byte that ends it. Raises FormatError when it holds a
     zero byte.
     """
+    return table_of_hashes(hashlib.sha256(kernel).digest(), hashlib.sha256(initrd).digest(), cmdline)
+
+
+def table_of_hashes(kernel: bytes, initrd: bytes, cmdline: str = "") -> HashTable:
+    """The same for images whose SHA-256 hashes, 32 bytes each, are known; without an initrd, `NO_IMAGE_HASH`."""
     if "\0" in cmdline:
         raise FormatError("kernel command line: expected a text without zero bytes")
-    return HashTable(
-        cmdline=hashlib.sha256(cmdline.encode("utf-8", "surrogateescape") + b"\0").digest(),
-        initrd=hashlib.sha256(initrd).digest(),
-        kernel=hashlib.sha256(kernel).digest(),
-    )
+    command_line = hashlib.sha256(cmdline.encode("utf-8", "surrogateescape") + b"\0").digest()
+    return HashTable(cmdline=command_line, initrd=initrd, kernel=kernel)
 
 
 def parse_hash_table(data: bytes) -> HashTable:

@@ -12,7 +12,6 @@ from __future__ import annotations
 import hashlib
 
 from sevplug.sevapi import compiled
-from sevplug.sevapi.whitened_aes import WhitenedAes
 
 KEY_SIZE = 16
 BLOCK = 16
@@ -35,6 +34,8 @@ class MemoryCipher:
         tweak_key = hashlib.sha256(b"tweaks" + key).digest()[:KEY_SIZE]
         library = compiled.load()
         if library is None:
+            from sevplug.sevapi.whitened_aes import WhitenedAes  # mostly the other one serves
+
             self._aes: compiled.CompiledAes | WhitenedAes = WhitenedAes(key, tweak_key)
         else:
             self._aes = compiled.CompiledAes(library, key, tweak_key)

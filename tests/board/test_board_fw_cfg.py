@@ -154,6 +154,76 @@ def test_the_kernel_is_split_into_setup_and_body(make_board):
     machine.close()
 
 
+def loaded(tmp_path, make_board, **config):
+    """A board whose kernel, with set-up and body, and initrd are files."""
+    (tmp_path / "kernel").write_bytes(bzimage())
+    (tmp_path / "initrd").write_bytes(b"I" * 5000)
+    kernel, initrd = (Image.load(tmp_path / name, name) for name in ("kernel", "initrd"))
+    boot = BootImages(firmware=Image(bytes(4096), "firmware"), kernel=kernel, initrd=initrd)
+    machine = make_board(MachineConfig(memory=64 << 20, boot=boot, **config))
+    add_pc(machine)
+    return machine
+
+
+def rewrite(tmp_path):
+    (tmp_path / "kernel").write_bytes(bytes(reversed(bzimage())))
+    (tmp_path / "initrd").write_bytes(b"J" * 5000)
+
+
+def test_an_image_is_kept_until_all_of_it_was_read(tmp_path, make_board):
+    machine = loaded(tmp_path, make_board)
+    rewrite(tmp_path)
+    assert item(machine, 0x18, 2047) + item(machine, 0x18, 2048)[-1:] + item(machine, 0x11, 1600) == bzimage()
+    assert dma(machine, 0x12 << 16 | SELECT | READ, 4999, 0x2000) == 0
+    assert machine.memory.read(0x2000, 5000) == b"I" * 4999 + b"\0"
+    assert item(machine, 0x12, 5000) == b"I" * 5000
+    machine.close()
+
+
+@pytest.mark.parametrize("changed", [False, True])
+def test_an_image_that_is_read_once_more_is_what_it_was_or_is_refused(tmp_path, make_board, changed):
+    machine = loaded(tmp_path, make_board)
+    for number, size in ((0x18, 2048), (0x11, 1600), (0x12, 5000), (0, 4)):
+        item(machine, number, size)
+    if not changed:
+        assert item(machine, 0x18, 2048) + item(machine, 0x11, 1600) == bzimage()
+        assert item(machine, 0x12, 5000) == b"I" * 5000
+    else:
+        rewrite(tmp_path)
+        for number, name in ((0x18, "kernel"), (0x11, "kernel"), (0x12, "initrd")):
+            with pytest.raises(ConfigError, match=f"{name} {tmp_path}/{name}: the file was changed while the guest"):
+                item(machine, number, 1)
+    machine.close()
+
+
+def test_a_guest_that_may_start_over_gets_its_images_from_memory(tmp_path, make_board):
+    machine = loaded(tmp_path, make_board, reboot=True)
+    for _start in range(2):
+        assert item(machine, 0x18, 2048) + item(machine, 0x11, 1600) + item(machine, 0, 4) == bzimage() + b"QEMU"
+        rewrite(tmp_path)
+    machine.close()
+
+
+def test_which_images_were_read_goes_with_a_snapshot(tmp_path, make_board):
+    machine = loaded(tmp_path, make_board)
+    fw_cfg = machine.private["fw_cfg"]
+    item(machine, 0x18, 2048)
+    item(machine, 0x11, 1600)
+    before = fw_cfg.save()
+    item(machine, 0x12, 5000)
+    item(machine, 0, 4)
+    after = fw_cfg.save()
+    fw_cfg.load(before)
+    assert fw_cfg.save() == before
+    assert item(machine, 0x12, 5000) == b"I" * 5000
+    fw_cfg.load(after)
+    assert fw_cfg.save() == after
+    rewrite(tmp_path)
+    with pytest.raises(ConfigError, match=r"initrd .* was changed"):
+        item(machine, 0x12, 1)
+    machine.close()
+
+
 @pytest.mark.parametrize(
     ("boot", "message"),
     [

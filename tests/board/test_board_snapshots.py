@@ -33,7 +33,7 @@ FIXED = {
     "Disk": {"path", "option", "_file", "_known_digest"},
     "DebugConsole": {"_where"},
     "Serial": {"_asked", "_source"},
-    "FwCfg": {"_files"},
+    "FwCfg": {"_files", "_let_go"},
     "PciHost": {"_window"},
     "SharedInput": {"_high"},  # the sum of what is saved
 }

@@ -119,8 +119,8 @@ def test_what_was_appended_is_noticed(file: tuple[Path, bytes | None], tmp_path:
 
 def test_another_format_is_refused(file: tuple[Path, bytes | None], monkeypatch: pytest.MonkeyPatch) -> None:
     path, key = file
-    monkeypatch.setattr(container, "FORMAT", 2)
-    assert refusal(path, key) == "format 1, this sevplug reads format 2"
+    monkeypatch.setattr(container, "FORMAT", 99)
+    assert refusal(path, key) == "format 2, this sevplug reads format 99"
 
 
 def test_keys_have_to_fit(file: tuple[Path, bytes | None]) -> None:

@@ -15,6 +15,10 @@ from initrds import with_init
 from linux import boot
 from parts import find_image
 
+from sevplug.core.config import MIB
+from sevplug.core.engine import library
+from sevplug.core.hookspecs import hookimpl
+from sevplug.core.machine import Machine
 from sevplug.native import PURE_VARIABLE
 from sevplug.sevapi.secret_table import LUKS_KEY
 
@@ -127,6 +131,27 @@ def test_two_runs_of_the_same_files_say_the_same_and_leave_the_same_memory(
     assert first[1] == "reset"
     # Whichever of the two page walks it is.
     assert run(pure="1") == first
+
+
+class Digest:
+    """Takes the digest of RAM at the end."""
+
+    name = "digest"
+
+    @hookimpl
+    def machine_close(self, machine: Machine) -> None:
+        self.found = machine.memory.ram_digest()
+
+
+def test_a_boot_whose_translated_code_does_not_fit_leaves_the_same_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    def left(size: int) -> tuple[bytes, str]:
+        monkeypatch.setattr(library, "CODE_BUFFER", size)
+        digest = Digest()
+        found = boot(*COCO, firmware=None, append="sevplug.end=poweroff", extra=[digest])
+        assert found.run.result == "shutdown", found
+        return found.said, digest.found
+
+    assert left(2 * MIB) == left(64 * MIB)
 
 
 def test_a_guest_on_the_hosts_clock_comes_to_its_end() -> None:

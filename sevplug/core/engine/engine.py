@@ -70,6 +70,7 @@ class Engine:
             self._lib.uc_open(library.ARCH_X86, library.MODE_64, ctypes.byref(self._handle)), "the CPU engine"
         )
         library.control(self._handle, library.CTL_CPU_MODEL, library.CPU_EPYC)
+        library.control(self._handle, library.CTL_BUFFER_SIZE, library.CODE_BUFFER)
         library.control(self._handle, library.CTL_TLB_TYPE, library.TLB_VIRTUAL)
         # With a list of exit addresses, an empty one, no address ends a run; "until" would reserve one, 0 among them.
         library.control(self._handle, library.CTL_USE_EXITS, 1)

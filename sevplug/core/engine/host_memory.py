@@ -1,4 +1,4 @@
-"""Buffers of guest memory laid over a file, copy on write, at the host addresses that they have.
+"""Host memory: buffers of guest memory laid over a file, copy on write, at the addresses that they have.
 
 The engine and the compiled walk know guest memory by its host address.  So what takes the place of its contents is
 mapped over it, and what they know stays right.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import mmap
 import os
+from collections.abc import Callable
 from ctypes import c_int, c_long, c_size_t, c_void_p
 from functools import cache
 
@@ -24,6 +25,21 @@ def _mmap() -> ctypes._NamedFuncPointer:
     function.restype = c_void_p
     function.argtypes = [c_void_p, c_size_t, c_int, c_int, c_int, c_long]
     return function
+
+
+@cache
+def _trim() -> Callable[[int], int]:
+    function: Callable[[int], int] = getattr(ctypes.CDLL(None), "malloc_trim", lambda _left: 0)
+    return function
+
+
+def trim() -> None:
+    """Give back to the host what this process has freed, where the C library has a way to.
+
+    The first large block that is freed makes glibc keep the next ones, up to twice its size (mallopt(3),
+    M_MMAP_THRESHOLD).
+    """
+    _trim()(0)
 
 
 def map_zeros(buffer: memoryview) -> None:

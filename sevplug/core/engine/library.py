@@ -41,9 +41,12 @@ _WRITE = 1 << 30
 CTL_USE_EXITS = _WRITE | 1 << 26 | 4
 CTL_CPU_MODEL = _WRITE | 1 << 26 | 7
 CTL_TLB_TYPE = _WRITE | 1 << 26 | 12
+CTL_BUFFER_SIZE = _WRITE | 1 << 26 | 13
 CTL_TB_FLUSH = _WRITE | 10
 CTL_TLB_FLUSH = _WRITE | 11
 TLB_VIRTUAL = 1
+# Bytes for translated code, at least 1 MiB; less costs time (docs/explanation/performance.md).
+CODE_BUFFER = 32 << 20
 
 INTR_CALLBACK = CFUNCTYPE(None, c_void_p, c_uint32, c_void_p)
 INVALID_CALLBACK = CFUNCTYPE(c_bool, c_void_p, c_void_p)

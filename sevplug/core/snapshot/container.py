@@ -22,12 +22,13 @@ from typing import Any, Final
 import attrs
 
 from sevplug.core.errors import SnapshotError
+from sevplug.core.images import OwnedFile
 from sevplug.core.memory import PAGE_SIZE
 from sevplug.core.snapshot import encoding, sealing
-from sevplug.core.snapshot.image import MemoryImage, OwnedFile, memory_file
+from sevplug.core.snapshot.image import MemoryImage, memory_file
 
 # Raised whenever what a file holds changes its meaning.
-FORMAT: Final = 1
+FORMAT: Final = 2
 MAGIC: Final = b"sevplug snapshot"
 _HEADER = struct.Struct(f"<16sIIQ{sealing.SALT_SIZE}s")
 _SIZES = struct.Struct("<QQ32s")

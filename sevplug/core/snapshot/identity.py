@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
 from sevplug import __version__
@@ -86,12 +84,7 @@ def _images(boot: BootImages) -> dict[str, Any]:
 
 
 def _describe(image: Image) -> dict[str, Any]:
-    return {"path": image.path, "size": len(image.data), "sha256": _digest(image.data)}
-
-
-@lru_cache(maxsize=8)
-def _digest(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
+    return {"path": image.path, "size": image.size, "sha256": image.sha256}
 
 
 def _check_image(role: str, saved: Mapping[str, Any] | None, present: Mapping[str, Any] | None, where: str) -> None:

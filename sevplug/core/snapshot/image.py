@@ -6,7 +6,6 @@ ahead of time.
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Iterator
 from typing import Any, Final
@@ -14,23 +13,13 @@ from typing import Any, Final
 import attrs
 
 from sevplug.core.engine import host_memory
+from sevplug.core.images import OwnedFile
 from sevplug.core.memory import PAGE_SIZE, GuestMemory
 from sevplug.core.views import UNTOUCHED
 
 # The unit in which what need not be kept is left out.
 _BLOCK: Final = 1 << 16
 _ZEROS: Final = bytes(_BLOCK)
-
-
-class OwnedFile:
-    """A descriptor that is closed with the last reference to this."""
-
-    def __init__(self, descriptor: int) -> None:
-        self.descriptor = descriptor
-
-    def __del__(self) -> None:
-        with contextlib.suppress(OSError):
-            os.close(self.descriptor)
 
 
 def memory_file() -> OwnedFile:

@@ -25,7 +25,7 @@ _MARGIN = 8 << 10
 def images(boot: BootImages) -> tuple[ImageInfo, ...]:
     """What the guest starts from, with digests."""
     found = [
-        ImageInfo(role, image.path, len(image.data), digest(image.data))
+        ImageInfo(role, image.path, image.size, image.sha256)
         for role, image in (
             ("firmware", boot.firmware),
             ("variables", boot.variables),
