@@ -14,40 +14,28 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from sevplug.core import cpumodel, result
+from sevplug.core import result
 from sevplug.core.binding import bind_first
-from sevplug.core.engine import compiled, library
 from sevplug.core.engine import internals as at
-from sevplug.core.engine.compiled.exits import CompiledExits
+from sevplug.core.engine import library
+from sevplug.core.engine.callbacks import Callbacks
 from sevplug.core.engine.debug import DebugUnit
-from sevplug.core.engine.delivery import DEBUG, Delivery
+from sevplug.core.engine.delivery import Delivery
 from sevplug.core.engine.fills import RESTART, Fills
-from sevplug.core.engine.intercepts import (
-    EXIT_HLT,
-    EXIT_SHUTDOWN,
-    EXIT_SMI,
-    EXIT_VINTR,
-    INTERCEPT_CR_WORD,
-    INTERCEPT_WORD,
-    PAUSE_NS,
-    Intercepts,
-)
+from sevplug.core.engine.guard import Guard
+from sevplug.core.engine.intercepts import Intercepts
 from sevplug.core.engine.linear import PAGE_FAULT, LinearMemory
-from sevplug.core.engine.mapping import INTERCEPT_PAGE, AddressSpace
+from sevplug.core.engine.mapping import AddressSpace
 from sevplug.core.engine.portio import PortIo
+from sevplug.core.engine.reset import reset_registers
 from sevplug.core.engine.saved import load_registers, save_registers
-from sevplug.core.engine.syscall import LENGTH as SYSTEM_CALL_LENGTH
-from sevplug.core.engine.syscall import enter_by_syscall, enter_by_sysenter
-from sevplug.core.engine.vcpu import FLAG_IF, FLAG_TF, REGISTERS, EngineCpu
+from sevplug.core.engine.vcpu import FLAG_IF, REGISTERS, EngineCpu
 from sevplug.core.engine.watch import Watch
-from sevplug.core.errors import EngineError, GuestFault, SnapshotError
+from sevplug.core.errors import EngineError, SnapshotError
 from sevplug.core.paging import PF_RSVD
 
 if TYPE_CHECKING:
     from sevplug.core.machine import Machine
-
-# Virtual nanoseconds that one I/O access or intercepted instruction takes, about what it takes on hardware.
-EVENT_NS = 1000
 
 
 class Engine:
@@ -58,12 +46,9 @@ class Engine:
         self._clock = machine.clock
         self._lib = library.load()
         self._handle = c_void_p()
-        self._callbacks: list[object] = []
         self._deferred: list[Callable[[], None]] = []
-        self._failure: BaseException | None = None
         self._leaving = False
         self._halted = False
-        self._line_held_back = False
         # The engine's loop is on the stack: the guest may be in the middle of an instruction.
         self.inside = False
         library.check(
@@ -82,86 +67,35 @@ class Engine:
         assert self._handle.value is not None
         self._invalid_address = c_uint64.from_address(self._handle.value + at.UC_INVALID_ADDRESS)
         self.cpu = EngineCpu(self, self._state, self._handle)
-        self._mapping = AddressSpace(machine, self._handle, self._guarded)
-        self._fills = Fills(machine, self.cpu, self._fail)
+        self._guard = guard = Guard(machine.clock, self._state, self.stop)
+        self._mapping = AddressSpace(machine, self._handle, guard.run)
+        self._fills = Fills(machine, self.cpu, guard.fail)
         self._linear = LinearMemory(self.cpu, self._fills, machine.memory)
         self.delivery = Delivery(self.cpu, self._linear, lambda text: machine.end(result.FAULT, text))
         self.intercepts = Intercepts(machine, self.cpu, self._linear, self._handle, self._fills.load_cr3)
-        self._ports = PortIo(machine, self.cpu, self._linear, self._tick, self._fail)
         self.debug = DebugUnit(machine, self, self.cpu)
         self._watch = Watch(machine, self.kick)
-        self._interrupt_callback = library.INTR_CALLBACK(self._on_interrupt)
         self.watching = self._watch.watching
-        self._exits = self._compiled_exits()
-        self._install_hooks()
+        self._callbacks = Callbacks(
+            machine,
+            self,
+            self._handle,
+            guard=guard,
+            fills=self._fills,
+            delivery=self.delivery,
+            intercepts=self.intercepts,
+            ports=PortIo(machine, self.cpu, self._linear, guard.tick, guard.fail),
+        )
         machine.memory.on_write = self._written
 
     # -- construction ----------------------------------------------------------------------------------------------
 
-    def _compiled_exits(self) -> CompiledExits | None:
-        """What answers the most frequent exits; None: Python does it all."""
-        twin, fills, intercepts = compiled.load(), self._fills.compiled, self.intercepts
-        if twin is None or fills is None or intercepts.hooked or not self._clock.virtual:
-            return None
-        return CompiledExits(
-            twin,
-            fills,
-            self._state.cpu_address,
-            self._interrupt_callback,
-            self.cpu.flush_translations,
-            times=self._clock.times,
-            jitter=intercepts.jitter.state,
-            tsc_offset=intercepts.tsc_offset,
-            tsc_mhz=cpumodel.TSC_MHZ,
-            event_ns=EVENT_NS,
-            pause_ns=PAUSE_NS,
-        )
-
-    def _install_hooks(self) -> None:
-        interrupt = (self._interrupt_callback, c_void_p()) if self._exits is None else self._exits.callback
-        for kind, (function, argument) in (
-            (library.HOOK_TLB_FILL, self._fills.callback),
-            (library.HOOK_INTR, interrupt),
-        ):
-            self._callbacks.append(function)
-            library.hook(self._handle, kind, function, argument=argument)
-        for kind, callback, instruction in (
-            (library.HOOK_INSN_INVALID, library.INVALID_CALLBACK(self._on_invalid), None),
-            (library.HOOK_INSN, library.IN_CALLBACK(self._ports.on_in), library.INS_IN),
-            (library.HOOK_INSN, library.OUT_CALLBACK(self._ports.on_out), library.INS_OUT),
-            (library.HOOK_INSN, library.INSN_CALLBACK(self._on_syscall), library.INS_SYSCALL),
-            (library.HOOK_INSN, library.INSN_CALLBACK(self._on_sysenter), library.INS_SYSENTER),
-        ):
-            self._callbacks.append(callback)
-            library.hook(self._handle, kind, callback, instruction)
-
     def power_on(self) -> None:
-        """The CPU's state after RESET (APM 2, section 14.1.3)."""
-        cpu, q, d = self.cpu, self._state.q, self._state.d
-        self._state.reset()
+        """The CPU is reset."""
         self.intercepts.reset()
-        d[at.HFLAGS // 4] &= ~(at.HF_LMA | at.HF_CS64 | at.HF_INHIBIT_IRQ)
-        q[at.EFER // 8] = 0
-        cpu.set("cr0", 0x60000010)
-        cpu.set("cr4", 0)
-        cpu.set("cr2", 0)
-        cpu.set("cr3", 0)
-        for number in (0, 2, 3, 4, 5):
-            cpu.set_segment(number, 0, 0, 0xFFFF, 0x9300)
-        cpu.set_segment(1, 0xF000, 0xFFFF0000, 0xFFFF, 0x9B00)
-        cpu.set_segment(6, 0, 0, 0xFFFF, 0x8200)
-        cpu.set_segment(7, 0, 0, 0xFFFF, 0x8B00)
-        cpu.set_segment(8, 0, 0, 0xFFFF, 0)
-        cpu.set_segment(9, 0, 0, 0xFFFF, 0)
-        cpu.set("rflags", 2)
-        cpu.set("rip", 0xFFF0)
-        cpu.sync_mode(0)
-        q[at.VM_VMCB // 8] = INTERCEPT_PAGE
-        q[at.INTERCEPT // 8] = INTERCEPT_WORD
-        q[at.INTERCEPT_CR // 8] = INTERCEPT_CR_WORD
-        d[at.HFLAGS // 4] |= at.HF_GUEST
+        reset_registers(self.cpu)
         self._halted = False
-        cpu.set("rdx", self.intercepts.cpuid(1, 0).eax)
+        self.cpu.set("rdx", self.intercepts.cpuid(1, 0).eax)
 
     def bind_translation(self) -> None:
         """Resolve the `translate` hook: as a mask where the only plug-in gives one, else as a call."""
@@ -201,22 +135,16 @@ class Engine:
     def enter(self) -> None:
         """Let the guest run until the engine leaves, and do what is to be done then."""
         self.inside = True
-        if self._exits is not None:
-            # Who steps wants to know of each.
-            self._exits.enable(not self.debug.active)
+        self._callbacks.enter()
         code = self._lib.uc_emu_start(self._handle, self.cpu.rip, 0, 0, 0)
         self.inside = False
         self._settle(code)
 
     def _settle(self, code: int) -> None:
         """What is left to do after the engine returned with ``code``."""
-        if self._failure is not None:
-            failure, self._failure = self._failure, None
-            raise failure
+        self._guard.settle()
         fault, self._fills.fault = self._fills.fault, None
-        if self._line_held_back:
-            self._line_held_back = False
-            self.cpu.set_interrupt_line(True)
+        self._callbacks.settle()
         if fault is not None:
             vector, error_code, page = fault
             if vector == RESTART:
@@ -247,18 +175,18 @@ class Engine:
         if not cpu.get("rflags") & FLAG_IF:
             self._machine.end(result.HALTED, f"halted with interrupts off at rip {cpu.rip:#x}")
             return False
-        if self._take_kick():
+        if self.take_kick():
             self._leaving = True
             return False
         if cpu.interrupt_line:
-            self._interrupt()
+            self.interrupt()
             return False
         if not self._clock.skip_to_next():
             return True
         self._clock.run_due()
         return False
 
-    def _interrupt(self) -> None:
+    def interrupt(self) -> None:
         """INTR is high and the CPU takes it."""
         vector = self._machine.interrupt_source.acknowledge()
         if vector is None:
@@ -268,6 +196,11 @@ class Engine:
         self._halted = False
         self._machine.counters.interrupts += 1
         self.delivery.interrupt(vector)
+
+    def halt(self) -> None:
+        """The guest executed HLT; for callbacks only."""
+        self._halted = self._watch.rested = True
+        self.stop()
 
     def stop(self) -> None:
         """End the engine's loop after the present instruction; for callbacks only."""
@@ -287,124 +220,14 @@ class Engine:
         """Have `run` return soon; from any thread."""
         self._state.request(at.REQUEST_KICK_BYTE, at.REQUEST_KICK)
 
-    def _take_kick(self) -> bool:
+    def take_kick(self) -> bool:
+        """Whether somebody kicked, who is content then."""
         kicked = self._state.cpu[at.CPU_INTERRUPT_REQUEST + at.REQUEST_KICK_BYTE] & at.REQUEST_KICK
         if not kicked:
             return False
         self._state.withdraw(at.REQUEST_KICK_BYTE)
         self._watch.kicked(bytes(self._state.q[:REGISTERS]))
         return True
-
-    # -- callbacks -------------------------------------------------------------------------------------------------
-
-    def _guarded(self, action: Callable[[], Any], otherwise: Any) -> Any:
-        """Run a device's handler as one event; an exception must not pass through the engine's C frames."""
-        try:
-            self._tick()
-            return action()
-        except BaseException as error:
-            self._fail(error)
-            return otherwise
-
-    def _fail(self, error: BaseException) -> None:
-        if self._failure is None:
-            self._failure = error
-        # The engine looks for interrupts before it looks whether it is to stop.
-        self._state.withdraw(at.REQUEST_IRQ_BYTE)
-        self.stop()
-
-    def _tick(self) -> None:
-        clock = self._clock
-        clock.advance(EVENT_NS)
-        if clock.now >= clock.next_deadline:
-            clock.run_due()
-
-    def _on_interrupt(self, _handle: int, number: int, _user: int) -> None:
-        state = self._state
-        try:
-            state.d[at.OLD_EXCEPTION // 4] = 0xFFFFFFFF
-            error_code = state.d[at.ERROR_CODE // 4]
-            if number < 0x100:
-                if self.debug.active:
-                    self.debug.event()
-                self._machine.counters.faults += 1
-                if state.d[at.IS_INT // 4]:
-                    # Left set, the engine would move RIP behind this INT again at the next intercept.
-                    state.d[at.IS_INT // 4] = 0
-                    self.delivery.software(number)
-                    return
-                refused = self._ports.settle() if number == DEBUG else None
-                if refused is not None:
-                    raise refused
-                self.delivery.exception(number, error_code)
-                return
-            self._exit(number - 0x100, error_code)
-        except GuestFault as fault:
-            self._machine.counters.faults += 1
-            self.delivery.exception(fault.vector, fault.error_code)
-        except BaseException as error:
-            self._fail(error)
-
-    def _exit(self, code: int, info: int) -> None:
-        if code == EXIT_VINTR:
-            if self._fills.fault is None:
-                self._interrupt()
-            else:
-                # A fill that just failed comes first: its fault is delivered when the engine has returned, and the
-                # engine would not return while the line is high.
-                self._state.withdraw(at.REQUEST_IRQ_BYTE)
-                self._line_held_back = True
-            return
-        if code == EXIT_SMI:
-            self._take_kick()
-            self.leave()
-            return
-        if self.debug.active:
-            self.debug.event()
-        self._tick()
-        stepping = self._state.q[at.EFLAGS // 8] & FLAG_TF
-        if self.intercepts.exit(code, info):
-            if stepping:
-                self.delivery.single_step()
-            return
-        if code == EXIT_HLT:
-            self.intercepts.skip()
-            self._halted = self._watch.rested = True
-            self.stop()
-        elif code == EXIT_SHUTDOWN:
-            self._machine.end(result.FAULT, f"triple fault at rip {self.cpu.rip:#x}")
-        else:
-            self._machine.end(result.FAULT, f"unexpected exit {code:#x} at rip {self.cpu.rip:#x}")
-
-    def _on_invalid(self, _handle: int, _user: int) -> bool:
-        try:
-            self._state.d[at.OLD_EXCEPTION // 4] = 0xFFFFFFFF
-            if self.debug.active:
-                self.debug.event()
-            self.intercepts.unknown_opcode()
-        except GuestFault as fault:
-            self._machine.counters.faults += 1
-            self.delivery.exception(fault.vector, fault.error_code)
-        except BaseException as error:
-            self._fail(error)
-        return True
-
-    def _on_syscall(self, _handle: int, _user: int) -> None:
-        self._system_call(enter_by_syscall)
-
-    def _on_sysenter(self, _handle: int, _user: int) -> None:
-        self._system_call(enter_by_sysenter)
-
-    def _system_call(self, enter: Callable[[EngineCpu], None]) -> None:
-        try:
-            try:
-                enter(self.cpu)
-            except GuestFault as fault:
-                self._machine.counters.faults += 1
-                self.delivery.exception(fault.vector, fault.error_code)
-                self.cpu.set("rip", self.cpu.rip - SYSTEM_CALL_LENGTH)
-        except BaseException as error:
-            self._fail(error)
 
     # -- for those outside -----------------------------------------------------------------------------------------
 
@@ -485,7 +308,7 @@ class Engine:
     def load(self, state: Mapping[str, Any]) -> None:
         """Put back what `save` gave, once memory is there; KeyError, TypeError or ValueError for anything else."""
         self._deferred.clear()
-        self._failure = None
+        self._guard.forget()
         self.debug.cancel_step()
         load_registers(self.cpu, state["registers"])
         self.intercepts.load(state["own"])
