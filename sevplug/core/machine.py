@@ -6,7 +6,6 @@ business; the machine keeps the order.
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import time
 from collections.abc import Callable, Mapping
@@ -21,16 +20,10 @@ from sevplug.core.clock import Clock, HostClock
 from sevplug.core.config import MachineConfig, ObjectSpec
 from sevplug.core.control import Control
 from sevplug.core.engine import DebugUnit, Engine
-from sevplug.core.errors import ConfigError, LaunchRefused, SnapshotError
+from sevplug.core.errors import ConfigError, SnapshotError
 from sevplug.core.interrupts import InterruptSource, NoInterrupts
-from sevplug.core.launch import (
-    Launch,
-    LaunchMeasurement,
-    LaunchRegion,
-    LaunchRequest,
-    LaunchSecret,
-    LaunchState,
-)
+from sevplug.core.launch import Launch, LaunchRegion, LaunchSecret
+from sevplug.core.launcher import Launcher
 from sevplug.core.memory import GuestMemory
 from sevplug.core.placement import place_firmware
 from sevplug.core.plugins import PluginManager, load_plugins
@@ -75,16 +68,15 @@ class Machine:
         self.failure: BaseException | None = None
         self._objects = list(config.objects)
         self._machine_options = dict(config.machine_options)
-        self._regions: list[LaunchRegion] = []
         self._end: End | None = None
         self._paused = config.paused
         if self._paused:
             self.clock.stand_still()
-        self._launched = False
+        self._launcher = Launcher(self)
         self._closed = False
         self._engine: Engine | None = None
         try:
-            with self._explained():
+            with self.plugins.explained():
                 self._build()
         except BaseException as error:
             self.failure = error
@@ -98,7 +90,7 @@ class Machine:
         hook.machine_init(machine=self)
         self._refuse_leftovers()
         hook.add_devices(machine=self)
-        self._regions.extend(place_firmware(self.memory, self.config.boot))
+        self._launcher.regions.extend(place_firmware(self.memory, self.config.boot))
         cipher = hook.memory_cipher(machine=self)
         if cipher is not None:
             self.memory.use_cipher(cipher)
@@ -166,7 +158,7 @@ class Machine:
                 f"{region.name} at {region.gpa:#x}, {region.size} bytes: expected a place inside guest memory"
             )
         self.memory.write(region.gpa, region.data)
-        self._regions.append(region)
+        self._launcher.regions.append(region)
 
     def page_event(self, event: PageEvent) -> None:
         """Tell plug-ins of an access through an unlikely view."""
@@ -184,65 +176,18 @@ class Machine:
 
         Nothing happens for a plain guest, or when the launch was started before.
         """
-        if self._launched:
-            return
-        hook = self.plugins.hook
-        with self._explained():
-            context = hook.launch_start(machine=self, request=LaunchRequest(tuple(self._regions)))
-            self._launched = True
-            if context is None:
-                return
-            self.launch.context = context
-            self.launch.advance("start")
-            self.notify(events.LAUNCH_START, context=context)
-            for region in self._regions:
-                self.launch.advance("update")
-                self.launch.regions.append(region)
-                hook.launch_update(
-                    machine=self,
-                    launch=self.launch,
-                    gpa=region.gpa,
-                    data=region.data,
-                    page_type=region.page_type,
-                )
-                self.notify(
-                    events.LAUNCH_UPDATE,
-                    name=region.name,
-                    gpa=region.gpa,
-                    size=region.size,
-                    page_type=region.page_type,
-                )
-            measurement = hook.launch_measure(machine=self, launch=self.launch)
-            if measurement is None:
-                return
-            self.launch.advance("measure")
-            self.launch.measurement = measurement
-            self.notify(
-                events.LAUNCH_MEASURE,
-                digest=measurement.digest.hex(),
-                measurement=base64.b64encode(measurement.blob).decode(),
-            )
+        self._launcher.start()
 
     def inject_secret(self, packet: LaunchSecret) -> int:
         """Hand a sealed packet to the plug-in that takes secrets; returns where its plaintext was placed.
 
         `LaunchRefused` with the firmware's status when it is not accepted; guest memory is unchanged then.
         """
-        with self._explained():
-            gpa: int | None = self.plugins.hook.launch_secret(machine=self, launch=self.launch, packet=packet)
-        if gpa is None:
-            raise LaunchRefused("the secret is refused: no enabled plug-in takes secrets for this guest")
-        self.notify(events.LAUNCH_SECRET, gpa=gpa, size=len(packet.payload))
-        return gpa
+        return self._launcher.inject(packet)
 
     def finish_launch(self) -> None:
         """The guest is about to execute something; harmless when it did before."""
-        if self.launch.context is None or self.launch.state.value == "running":
-            return
-        with self._explained():
-            self.plugins.hook.finish(machine=self, launch=self.launch)
-        self.launch.advance("finish")
-        self.notify(events.LAUNCH_FINISH, state=self.launch.state.value)
+        self._launcher.finish()
 
     # -- run -----------------------------------------------------------------------------------------------------
 
@@ -256,7 +201,7 @@ class Machine:
             self.end(result.TIMEOUT, f"no end within {timeout:g} s, at rip {self.cpu.rip:#x}")
         assert self._end is not None
         self.status = "shutdown"
-        with self._explained():
+        with self.plugins.explained():
             end = self.plugins.hook.guest_exit(cpu=self.cpu, end=self._end) or self._end
         run = RunResult(end.result, end.detail, time.monotonic() - started)
         self.notify(events.RUN_END, result=run.result, detail=run.detail, seconds=run.seconds)
@@ -271,7 +216,7 @@ class Machine:
         deadline = float("inf") if timeout is None else time.monotonic() + timeout
         self.start_launch()
         slept = 0.0
-        with self._explained(), self.engine.watching(deadline):
+        with self.plugins.explained(), self.engine.watching(deadline):
             if not self._paused:
                 self.resume()
             while self._end is None and not until():
@@ -363,7 +308,7 @@ class Machine:
 
         Between two instructions only (`Engine.defer` arranges that).
         """
-        for region in self._regions:
+        for region in self._launcher.regions:
             if region.reload:
                 self.memory.load(region.gpa, region.data, private=self.launch.context is not None)
         for device in self.devices:
@@ -391,11 +336,11 @@ class Machine:
         """
         if self._end is not None or self._closed:
             raise SnapshotError("the guest has ended: there is nothing left to make a snapshot of")
-        if not self._launched:
+        if not self._launcher.started:
             raise SnapshotError("the guest was not launched: a snapshot is made of one that was")
         from sevplug.core.snapshot.machine_state import take  # only for those who want one
 
-        with self._explained():
+        with self.plugins.explained():
             taken = take(self)
         self.notify(events.SNAPSHOT_SAVE, memory=taken.image.size)
         return taken
@@ -411,42 +356,32 @@ class Machine:
             raise SnapshotError("the machine was closed")
         from sevplug.core.snapshot.machine_state import put_back  # only for those who have one
 
-        with self._explained():
+        with self.plugins.explained():
             put_back(self, snapshot)
         self.notify(events.SNAPSHOT_RESTORE, memory=snapshot.image.size)
 
     def save_life(self) -> dict[str, Any]:
         """Where the machine is in its life, as plain data."""
-        measured = self.launch.measurement
         return {
             "started": self.status != "prelaunch",
-            "launched_as": self.launch.context is not None,
-            "launch": self.launch.state.value,
-            "regions": len(self.launch.regions),
-            "measurement": None if measured is None else [measured.digest, measured.blob],
+            **self._launcher.save(),
             "counters": attrs.asdict(self.counters),
         }
 
     def load_life(self, state: Mapping[str, Any]) -> None:
         """Put back what `save_life` gave; the launch's context is its plug-in's to give.  The guest stands still."""
-        measured = state["measurement"]
-        self.launch = Launch(
-            LaunchState(state["launch"]),
-            regions=self._regions[: state["regions"]],
-            measurement=None if measured is None else LaunchMeasurement(bytes(measured[0]), bytes(measured[1])),
-        )
+        self._launcher.load(state)
         for name, count in state["counters"].items():
             setattr(self.counters, attrs.fields_dict(Counters)[name].name, int(count))
         self.status = "paused" if state["started"] else "prelaunch"
         self._paused = self.config.paused
-        self._launched = True
         self._end = None
 
     # -- end -----------------------------------------------------------------------------------------------------
 
     def notify(self, event: str, **fields: Any) -> None:
         """Tell every plug-in that something of `sevplug.core.events` happened."""
-        with self._explained():
+        with self.plugins.explained():
             self.plugins.hook.notify(machine=self, event=event, fields=fields)
 
     def warn(self, text: str) -> None:
@@ -472,7 +407,7 @@ class Machine:
         if ram_digest:
             document["ram_sha256"] = self.memory.ram_digest()
             self.notify(events.RUN_RAM, size=self.memory.ram_size, sha256=document["ram_sha256"])
-        with self._explained():
+        with self.plugins.explained():
             self.plugins.hook.summary(machine=self, document=document)
         return document
 
@@ -483,7 +418,7 @@ class Machine:
         self._closed = True
         self.control.close()
         # In reverse order, and each of them whatever the others do.
-        with self._explained(), contextlib.ExitStack() as stack:
+        with self.plugins.explained(), contextlib.ExitStack() as stack:
             stack.callback(self.memory.close)
             if self._engine is not None:
                 stack.callback(self._engine.close)
@@ -498,6 +433,3 @@ class Machine:
     def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
         self.failure = error
         self.close()
-
-    def _explained(self) -> contextlib.AbstractContextManager[None]:
-        return self.plugins.explained()
