@@ -92,6 +92,7 @@ class Machine:
         hook.add_devices(machine=self)
         self._launcher.regions.extend(place_firmware(self.memory, self.config.boot))
         cipher = hook.memory_cipher(machine=self)
+        self._tell_of_page = bind_each(self.plugins, "page_event")
         if cipher is not None:
             self.memory.use_cipher(cipher)
             for entry in self.memory.ranges:
@@ -162,7 +163,8 @@ class Machine:
 
     def page_event(self, event: PageEvent) -> None:
         """Tell plug-ins of an access through an unlikely view."""
-        self.plugins.hook.page_event(cpu=self.cpu, event=event)
+        for tell in self._tell_of_page:
+            tell(self.cpu, event)
 
     def reserved_bits(self, linear: int) -> None:
         """A walk for the page at ``linear`` met an entry with reserved bits set; told where memory has two forms."""

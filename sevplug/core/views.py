@@ -215,8 +215,13 @@ class PageForms:
         done = 0
         while done < len(data):
             page, inside = divmod(start + done, PAGE)
-            count = min(PAGE - inside, len(data) - done)
-            self._write_page(page, inside, data[done : done + count], want, device=device)
+            if inside or len(data) - done < PAGE:
+                count = min(PAGE - inside, len(data) - done)
+                self._write_page(page, inside, data[done : done + count], want, device=device)
+            else:
+                pages = (len(data) - done) // PAGE
+                count = pages * PAGE
+                self._write_pages(page, pages, data[done : done + count], want, device=device)
             done += count
 
     def save(self) -> dict[str, Any]:
@@ -272,6 +277,22 @@ class PageForms:
 
     # -- inside -------------------------------------------------------------------------------------------------------
 
+    def _write_pages(self, page: int, pages: int, data: bytes | memoryview, want: int, *, device: bool) -> None:
+        """Store whole pages, of which nothing is left of what was there."""
+        states = self.states[page : page + pages]
+        self.states[page : page + pages] = bytes([want]) * pages
+        self._buffer[page * PAGE : (page + pages) * PAGE] = data
+        numbers = range(page, page + pages)
+        if device:
+            self._by_device.update(numbers)
+        else:
+            self._by_device.difference_update(numbers)
+        # Nearly always memory that nobody has touched, as where images are placed.
+        if states.count(UNTOUCHED) + states.count(UNTOUCHED | PRIVATE_FORM) < pages:
+            for number, state in zip(numbers, states, strict=True):
+                if not state & UNTOUCHED and state & PRIVATE_FORM != want:
+                    self.converted(number)
+
     def _write_page(self, page: int, inside: int, data: bytes | memoryview, want: int, *, device: bool) -> None:
         state = self.states[page]
         at = page * PAGE + inside
@@ -279,9 +300,6 @@ class PageForms:
             if state & PRIVATE_FORM != want:
                 self._first(page, want)
             self.states[page] = want
-        elif state & PRIVATE_FORM != want and len(data) == PAGE:
-            self.states[page] = want
-            self.converted(page)
         elif state & PRIVATE_FORM != want:
             if not device:
                 wide, end = at & -_BLOCK, -(-(at + len(data)) // _BLOCK) * _BLOCK
