@@ -213,6 +213,8 @@ class PageForms:
         """
         want = PRIVATE_FORM if private else SHARED
         done = 0
+        if len(data) > PAGE:
+            data = memoryview(data)  # whose pieces are no copies
         while done < len(data):
             page, inside = divmod(start + done, PAGE)
             if inside or len(data) - done < PAGE:

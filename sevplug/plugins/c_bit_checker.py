@@ -141,9 +141,7 @@ class CBitCheckerPlugin:
 
     def _maps(self, linear: int, event: PageEvent) -> bool:
         """Whether ``linear`` leads to the event's page still, through the other view."""
-        engine = self._machine.engine
-        gpa = engine.translate_debug(linear)
-        return gpa == event.gpa and engine.is_private(linear) is not event.private
+        return self._machine.engine.look(linear) == (event.gpa, not event.private)
 
     def _reserved(self, linear: int) -> list[tuple[str, str]]:
         """The entry on the way to ``linear`` that has a bit set above the address width, where it is not the C-bit."""

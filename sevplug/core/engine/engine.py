@@ -236,10 +236,9 @@ class Engine:
         found = self._linear.look(linear)
         return None if found is None else found[0]
 
-    def is_private(self, linear: int) -> bool | None:
-        """The view that data at ``linear`` is read through, or None where nothing is mapped."""
-        found = self._linear.look(linear)
-        return None if found is None else found[1]
+    def look(self, linear: int) -> tuple[int, bool] | None:
+        """The same, and whether data there is read through the private view."""
+        return self._linear.look(linear)
 
     def peek(self, linear: int, size: int) -> bytes:
         """Up to ``size`` bytes at a linear address, as the guest's loads get them, without a trace in the guest.

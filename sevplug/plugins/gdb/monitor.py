@@ -30,9 +30,9 @@ def _page(machine: Machine, arguments: list[str]) -> str:
         linear = int(text, 0)
     except ValueError:
         return "page: expected one address, such as 0x100000\n"
-    gpa = machine.engine.translate_debug(linear) if 0 <= linear < 1 << 64 else None
-    if gpa is None:
+    found = machine.engine.look(linear) if 0 <= linear < 1 << 64 else None
+    if found is None:
         return f"{text}: not mapped\n"
-    view = "private" if machine.engine.is_private(linear) else "shared"
+    gpa, view = found[0], "private" if found[1] else "shared"
     entry = machine.memory.find(gpa)
     return f"linear {linear:#x} is guest-physical {gpa:#x}, {view}, {'no memory' if entry is None else entry.name}\n"
