@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import Callable
 from ctypes import byref
 from typing import Any
@@ -35,8 +34,7 @@ class CompiledWalk:
 
     def __init__(self, ram: bytearray, physical_bits: int, mask: int, states: bytearray | None = None) -> None:
         self._library = library()
-        pages = len(ram) >> 12
-        record = RamPages(0, memoryview(ram), None, bytearray(pages), array("Q", bytes(8 * pages)))
+        record = RamPages.of(0, memoryview(ram), None)
         (ram_range,), self._kept = ranges_of([record])
         if states is not None:
             ram_range.states, keep = native.address_of(states)

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from sevplug.core.engine.engine import Engine
     from sevplug.core.machine import Machine
 
+# Where kernels are, in long mode.
+_UPPER_HALF, _HIGHEST = 0xFFFF_8000_0000_0000, 0xFFFF_FFFF_FFFF_FFFF
+
 
 class Callbacks:
     """The callbacks of one engine, which calls them until it is closed."""
@@ -62,6 +65,13 @@ class Callbacks:
             function, argument = callback if isinstance(callback, tuple) else (callback, c_void_p())
             self._kept.append(function)
             library.hook(handle, kind, function, instruction, argument)
+        # Nothing ever calls this one.  Where there is one for a block's address, the engine does not look through its
+        # whole translation cache behind each block that it translates, for stores to make slow (``tb_gen_code`` and
+        # ``uc_mem_hook_installed``), which aliases.py does better.  Where there is one for a physical address, no store
+        # becomes fast; so it is for linear addresses that none is as high as.
+        nothing = library.MEMORY_CALLBACK(lambda *_access: False)
+        self._kept.append(nothing)
+        library.hook(handle, library.HOOK_FETCH_PROT, nothing, first=_UPPER_HALF, last=_HIGHEST)
 
     def _compiled_exits(self, interrupt: object) -> CompiledExits | None:
         """What answers the most frequent exits; None: Python does it all."""
@@ -71,9 +81,7 @@ class Callbacks:
         return CompiledExits(
             twin,
             fills,
-            self._state.cpu_address,
             interrupt,
-            self._cpu.flush_translations,
             times=clock.times,
             jitter=intercepts.jitter.state,
             tsc_offset=intercepts.tsc_offset,

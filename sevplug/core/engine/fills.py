@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from sevplug.core.engine import compiled, library
 from sevplug.core.engine import internals as at
+from sevplug.core.engine.aliases import Aliases
 from sevplug.core.engine.compiled.fills import CompiledFills
 from sevplug.core.engine.opcodes import loads_descriptor
 from sevplug.core.engine.pages import CodePlaces, LocalPages, Pages
@@ -35,7 +36,7 @@ _PAGE = 0x000F_FFFF_FFFF_F000
 _FEW_PAGES = 256
 CS, LDT, GDT = 1, 6, 8
 # Where the callback looks in the CPU state.
-_HFLAGS, _EFLAGS = at.HFLAGS // 4, at.EFLAGS // 8
+_HFLAGS, _EFLAGS, _EIP = at.HFLAGS // 4, at.EFLAGS // 8, at.EIP // 8
 _CR0, _CR3, _CR4, _EFER = at.CR0 // 8, at.CR3 // 8, at.CR4 // 8, at.EFER // 8
 _LMA, _CPL = at.HF_LMA, at.HF_CPL
 _WRITE, _FETCH, _USER = Access.WRITE, Access.FETCH, Access.USER
@@ -73,6 +74,7 @@ class Fills:
         # A page table that the last walks read and that was not written as one.
         self.misread: PageEvent | None = None
         self._pages = Pages(machine.memory)
+        self._aliases = Aliases(cpu, self._pages, lambda: machine.engine.defer(self._drop_all))
         self._local_pages = LocalPages(_FEW_PAGES)
         self._places = CodePlaces()
         self._walk: Walk = _no_walk
@@ -93,9 +95,7 @@ class Fills:
         twin = compiled.load()
         self._compiled: CompiledFills | None = None
         if twin is not None:
-            self._compiled = CompiledFills(
-                twin, cpu.state.env_address, self._pages.ram, self._places, self._local_pages, cpu.flushes, self._python
-            )
+            self._compiled = CompiledFills(twin, cpu, self._pages.ram, self._places, self._local_pages, self._python)
 
     @property
     def callback(self) -> tuple[object, c_void_p]:
@@ -262,13 +262,19 @@ class Fills:
                     self._pages.mark_code(page)
                     self._forget_translations(page)
                 self._places.remember(address, page)
+                self._aliases.execute(page, address)
                 if found & UNLIKE_DATA:
                     self._fetched_from_shared(page, address)
                 permissions = found & (READABLE | WRITABLE) | EXECUTABLE
-            elif code:
+            elif code and found & EXECUTABLE:
+                self._places.remember(address, page)
+                self._aliases.execute(page, address)
                 permissions = found & (READABLE | WRITABLE | EXECUTABLE)
-                if permissions & EXECUTABLE:
-                    self._places.remember(address, page)
+            elif code and access == _WRITE and found & WRITABLE:
+                self._aliases.store(page, address, self.code_page(q[_EIP] + self._cpu.segment(CS)[1]))
+                permissions = found & (READABLE | WRITABLE)
+            elif code:
+                permissions = found & READABLE
             else:
                 permissions = found & (READABLE | WRITABLE)
             if page < self._low_size:
@@ -338,6 +344,10 @@ class Fills:
         """
         if self._pages.may_be_cached(page, self._cpu.flushes[0]):
             self._cpu.flush_translations()
+
+    def _drop_all(self) -> None:
+        self._machine.engine.drop_code()
+        self._cpu.flush_translations()
 
     def save(self) -> dict[str, Any]:
         """What is known of pages, as plain data."""

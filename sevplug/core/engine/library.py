@@ -20,6 +20,7 @@ ARCH_X86 = 4
 MODE_64 = 8
 HOOK_INTR = 1 << 0
 HOOK_INSN = 1 << 1
+HOOK_FETCH_PROT = 1 << 9
 HOOK_INSN_INVALID = 1 << 14
 HOOK_TLB_FILL = 1 << 17
 INS_IN = 218
@@ -46,9 +47,10 @@ CTL_TB_FLUSH = _WRITE | 10
 CTL_TLB_FLUSH = _WRITE | 11
 TLB_VIRTUAL = 1
 # Bytes for translated code, at least 1 MiB; less costs time (docs/explanation/performance.md).
-CODE_BUFFER = 32 << 20
+CODE_BUFFER = 48 << 20
 
 INTR_CALLBACK = CFUNCTYPE(None, c_void_p, c_uint32, c_void_p)
+MEMORY_CALLBACK = CFUNCTYPE(c_bool, c_void_p, c_int, c_uint64, c_int, c_int64, c_void_p)
 INVALID_CALLBACK = CFUNCTYPE(c_bool, c_void_p, c_void_p)
 IN_CALLBACK = CFUNCTYPE(c_uint32, c_void_p, c_uint32, c_int, c_void_p)
 OUT_CALLBACK = CFUNCTYPE(None, c_void_p, c_uint32, c_int, c_uint32, c_void_p)
@@ -119,16 +121,29 @@ def control(handle: c_void_p, request: int, *arguments: int) -> None:
 
 
 def hook(
-    handle: c_void_p, kind: int, callback: object, instruction: int | None = None, argument: c_void_p | None = None
+    handle: c_void_p,
+    kind: int,
+    callback: object,
+    instruction: int | None = None,
+    argument: c_void_p | None = None,
+    first: int = 1,
+    last: int = 0,
 ) -> None:
-    """``uc_hook_add`` over the whole address space; the caller keeps ``callback`` alive.
+    """``uc_hook_add``, over the whole address space unless ``first`` and ``last`` address say otherwise.
 
-    ``argument`` is what the callback gets as its last.
+    The caller keeps ``callback`` alive. ``argument`` is what it gets as its last.
     """
     token = c_size_t()
     extra = () if instruction is None else (c_int(instruction),)
     code = load().uc_hook_add(
-        handle, ctypes.byref(token), c_int(kind), callback, argument or c_void_p(), c_uint64(1), c_uint64(0), *extra
+        handle,
+        ctypes.byref(token),
+        c_int(kind),
+        callback,
+        argument or c_void_p(),
+        c_uint64(first),
+        c_uint64(last),
+        *extra,
     )
     check(code, "uc_hook_add")
 

@@ -26,7 +26,7 @@ class RamPages:
     """One range of RAM.
 
     ``code``: 1 for a page that was ever fetched from.  ``handed_out``: which of the CPU's flushes came last before a
-    translation of the page was handed out last.
+    translation of the page was handed out last.  ``executed``, ``stored``: see aliases.py.
     """
 
     gpa: int
@@ -34,32 +34,32 @@ class RamPages:
     forms: PageForms | None = attrs.field(repr=False)
     code: bytearray = attrs.field(repr=False)
     handed_out: array[int] = attrs.field(repr=False)
+    executed: array[int] = attrs.field(repr=False)
+    stored: array[int] = attrs.field(repr=False)
+
+    @classmethod
+    def of(cls, gpa: int, buffer: memoryview, forms: PageForms | None) -> RamPages:
+        """Nothing is known of the pages of ``buffer`` yet."""
+        count = len(buffer) >> _SHIFT
+        handed_out, executed, stored = (array("Q", bytes(8 * count)) for _ in range(3))
+        return cls(gpa, buffer, forms, bytearray(count), handed_out, executed, stored)
 
 
 class Pages:
     """All pages of one machine; a page is named by its guest-physical address."""
 
     def __init__(self, memory: GuestMemory) -> None:
-        self.ram = [
-            RamPages(
-                entry.gpa,
-                entry.buffer,
-                entry.forms,
-                bytearray(entry.size >> _SHIFT),
-                array("Q", bytes(8 * (entry.size >> _SHIFT))),
-            )
-            for entry in memory.ram
-        ]
+        self.ram = [RamPages.of(entry.gpa, entry.buffer, entry.forms) for entry in memory.ram]
         self._code_elsewhere: set[int] = set()
 
     def is_code(self, page: int) -> bool:
         """Whether the page was ever fetched from."""
-        ram = self._ram(page)
+        ram = self.find(page)
         return page in self._code_elsewhere if ram is None else bool(ram.code[page - ram.gpa >> _SHIFT])
 
     def mark_code(self, page: int) -> None:
         """The page is fetched from."""
-        ram = self._ram(page)
+        ram = self.find(page)
         if ram is None:
             self._code_elsewhere.add(page)
         else:
@@ -67,7 +67,7 @@ class Pages:
 
     def forget_code(self, page: int) -> None:
         """The page holds no code any more."""
-        ram = self._ram(page)
+        ram = self.find(page)
         if ram is None:
             self._code_elsewhere.discard(page)
         else:
@@ -75,13 +75,13 @@ class Pages:
 
     def hand_out(self, page: int, flushes: int) -> None:
         """A translation of the page is handed out after so many flushes."""
-        ram = self._ram(page)
+        ram = self.find(page)
         if ram is not None:
             ram.handed_out[page - ram.gpa >> _SHIFT] = flushes
 
     def may_be_cached(self, page: int, flushes: int) -> bool:
         """Whether a translation of the page may be left, after so many flushes."""
-        ram = self._ram(page)
+        ram = self.find(page)
         return ram is None or ram.handed_out[page - ram.gpa >> _SHIFT] == flushes
 
     def any_code(self, pages: Iterable[int]) -> bool:
@@ -100,7 +100,8 @@ class Pages:
             ram.code[:] = code
         self._code_elsewhere = {int(page) for page in state["elsewhere"]}
 
-    def _ram(self, page: int) -> RamPages | None:
+    def find(self, page: int) -> RamPages | None:
+        """The range of RAM that holds the page, None for one that is elsewhere."""
         for ram in self.ram:
             if 0 <= page - ram.gpa < len(ram.buffer):
                 return ram

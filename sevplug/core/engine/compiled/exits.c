@@ -21,10 +21,6 @@ typedef void (*exit_callback)(void *handle, uint32_t number, void *user);
 struct exits {
     struct fills *fills;
     exit_callback python;
-    /* The engine's CPU, its function that forgets one page's translation, and Python's that forgets all. */
-    void *cpu;
-    void (*flush_page)(void *cpu, uint64_t address);
-    void (*flush)(void);
     /* Virtual nanoseconds: now, and the next timer's deadline (clock.py). */
     uint64_t *times;
     /* The state of rdrand.py's jitter. */
@@ -42,11 +38,9 @@ size_t sevplug_size_of_exits(void)
 /* The bytes from RIP on, which is in 64-bit code; NULL: not at hand. */
 static const uint8_t *instruction(const struct fills *fills, uint64_t rip)
 {
-    uint64_t linear = rip & ~UINT64_C(0xfff), inside = rip & 0xfff;
-    uint64_t slot = rip >> PAGE_SHIFT & (CODE_SLOTS - 1);
-    if (fills->code_linear[slot] != linear || inside > (1u << PAGE_SHIFT) - INSTRUCTION_SIZE)
+    uint64_t page = code_page(fills, rip & ~UINT64_C(0xfff)), inside = rip & 0xfff;
+    if (page == NO_PAGE || inside > (1u << PAGE_SHIFT) - INSTRUCTION_SIZE)
         return NULL;
-    uint64_t page = fills->code_gpa[slot];
     const struct range *range = sevplug_find(&fills->walker, page);
     if (range == NULL)
         return NULL;
@@ -65,18 +59,17 @@ static uint64_t jitter(uint64_t *state)
     return (word ^ word >> 31) >> 56;
 }
 
-static void load_cr3(const struct exits *exits, uint64_t value)
+static void load_cr3(const struct fills *fills, uint64_t value)
 {
-    struct fills *fills = exits->fills;
     *word(fills, fills->offsets.cr3) = value;
     uint32_t count = *fills->local_count;
     *fills->local_count = 0;
     if (count > fills->local_size || !(*word(fills, fills->offsets.cr4) & CR4_PGE)) {
-        exits->flush();
+        fills->flush();
         return;
     }
     for (uint32_t i = 0; i < count; i++)
-        exits->flush_page(exits->cpu, fills->local[i]);
+        fills->flush_page(fills->cpu, fills->local[i]);
 }
 
 /* Its length in bytes where the instruction was done, else 0. */
@@ -100,7 +93,7 @@ static uint64_t execute(const struct exits *exits, uint32_t code, const uint8_t 
         if (bytes[rex] != 0x0f || bytes[rex + 1] != 0x22)
             return 0;
         exits->times[0] += exits->event_ns;
-        load_cr3(exits, registers[(rex ? bytes[0] & 1 : 0) << 3 | (bytes[rex + 2] & 7)]);
+        load_cr3(fills, registers[(rex ? bytes[0] & 1 : 0) << 3 | (bytes[rex + 2] & 7)]);
         return rex + 3;
     }
     return 0;

@@ -4,31 +4,24 @@ from __future__ import annotations
 
 import ctypes
 from array import array
-from collections.abc import Callable
 from ctypes import c_void_p
 
 from sevplug import native
-from sevplug.core.engine import library as engine_library
 from sevplug.core.engine.compiled.fills import CompiledFills
-from sevplug.core.engine.compiled.structures import Exits
-
-FLUSH_CALLBACK = ctypes.CFUNCTYPE(None)
+from sevplug.core.engine.compiled.structures import Exits, address_of_function
 
 
 class CompiledExits:
     """It does what happens all the time, and calls ``python`` for the rest.
 
-    ``flush`` forgets all translations, and may not raise; ``times``: of the clock (`sevplug.core.clock.Clock.times`);
-    ``jitter`` and ``tsc_offset``: arrays of one.
+    ``times``: of the clock (`sevplug.core.clock.Clock.times`); ``jitter`` and ``tsc_offset``: arrays of one.
     """
 
     def __init__(
         self,
         library: ctypes.CDLL,
         fills: CompiledFills,
-        cpu_address: int,
         python: object,
-        flush: Callable[[], None],
         *,
         times: array[int],
         jitter: array[int],
@@ -37,15 +30,10 @@ class CompiledExits:
         event_ns: int,
         pause_ns: int,
     ) -> None:
-        engine = engine_library.load()
-        forget_all = FLUSH_CALLBACK(flush)
-        self._kept: list[object] = [fills, python, forget_all]
+        self._kept: list[object] = [fills, python]
         self._shared = shared = Exits(
             fills=ctypes.addressof(fills.shared),
-            python=_address(python),
-            cpu=cpu_address,
-            flush_page=_address(engine.tlb_flush_page_x86_64),
-            flush=_address(forget_all),
+            python=address_of_function(python),
             tsc_mhz=tsc_mhz,
             event_ns=event_ns,
             pause_ns=pause_ns,
@@ -60,7 +48,3 @@ class CompiledExits:
     def enable(self, wanted: bool) -> None:
         """Whether Python is left out where it can be."""
         self._shared.enabled = wanted
-
-
-def _address(function: object) -> int | None:
-    return ctypes.cast(function, c_void_p).value  # type: ignore[arg-type]

@@ -32,6 +32,32 @@ static bool enter(const struct range *range, uint64_t number, uint64_t address, 
     return true;
 }
 
+/* A linear page is kept with its lowest bit set; 0 is none, and this stands for several (aliases.py). */
+#define MANY 2u
+
+static void end(const struct fills *fills, uint64_t *linear)
+{
+    if (*linear == MANY)
+        fills->flush();
+    else if (*linear)
+        fills->flush_page(fills->cpu, *linear & ~UINT64_C(1));
+    *linear = 0;
+}
+
+static void add(uint64_t *linear, uint64_t address)
+{
+    *linear = *linear == 0 || *linear == (address | 1) ? address | 1 : MANY;
+}
+
+/* Whether the instruction may lie in this page. */
+static bool runs_in(const struct fills *fills, uint64_t page)
+{
+    if (!(*half(fills, fills->offsets.hflags) & HF_CS64))
+        return true;
+    uint64_t runs = code_page(fills, *word(fills, fills->offsets.eip) & ~UINT64_C(0xfff));
+    return runs == NO_PAGE || runs == page;
+}
+
 bool sevplug_fill(void *handle, uint64_t address, int kind, struct translation *result, void *user)
 {
     struct fills *fills = user;
@@ -59,8 +85,22 @@ bool sevplug_fill(void *handle, uint64_t address, int kind, struct translation *
     bool code = range->code[number];
     if (access == FETCH && !code)
         goto rare;
+    bool stores_to_code = code && !(found & EXECUTABLE) && access == WRITE;
+    if (stores_to_code && runs_in(fills, page))
+        goto rare;
     if (range->states != NULL && !enter(range, number, address, access, &found))
         goto rare;
+    if (range->handed_out[number] != *fills->flushes)
+        range->executed[number] = range->stored[number] = 0;
+    if (code && found & EXECUTABLE) {
+        end(fills, &range->stored[number]);
+        add(&range->executed[number], address);
+    } else if (stores_to_code) {
+        end(fills, &range->executed[number]);
+        add(&range->stored[number], address);
+    } else if (code) {
+        found &= ~(int64_t)WRITABLE;
+    }
     range->handed_out[number] = *fills->flushes;
     if (!(found & GLOBAL)) {
         uint32_t local = *fills->local_count;

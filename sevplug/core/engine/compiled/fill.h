@@ -44,8 +44,22 @@ struct fills {
     /* Where code at a linear page was found last, by the page's number modulo CODE_SLOTS. */
     uint64_t *code_linear, *code_gpa;
     uint64_t count;
+    /* How often all translations were forgotten. */
     uint64_t *flushes;
+    /* The engine's CPU, its function that forgets one page's translation, and Python's that forgets all. */
+    void *cpu;
+    void (*flush_page)(void *cpu, uint64_t address);
+    void (*flush)(void);
 };
+
+/* The page that holds the code at a linear page as far as it is remembered, else NO_PAGE. */
+#define NO_PAGE UINT64_MAX
+
+static inline uint64_t code_page(const struct fills *fills, uint64_t linear)
+{
+    uint64_t slot = linear >> PAGE_SHIFT & (CODE_SLOTS - 1);
+    return fills->code_linear[slot] == linear ? fills->code_gpa[slot] : NO_PAGE;
+}
 
 static inline uint64_t *word(const struct fills *fills, uint32_t offset)
 {

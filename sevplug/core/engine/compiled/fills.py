@@ -8,8 +8,12 @@ from collections.abc import Iterable
 from ctypes import c_void_p
 
 from sevplug import native
-from sevplug.core.engine.compiled.structures import OFFSETS, Fills, Range
+from sevplug.core.engine import library as engine_library
+from sevplug.core.engine.compiled.structures import OFFSETS, Fills, Range, address_of_function
 from sevplug.core.engine.pages import CodePlaces, LocalPages, RamPages
+from sevplug.core.engine.vcpu import EngineCpu
+
+FLUSH_CALLBACK = ctypes.CFUNCTYPE(None)
 
 
 def ranges_of(pages: Iterable[RamPages]) -> tuple[list[Range], list[object]]:
@@ -20,6 +24,8 @@ def ranges_of(pages: Iterable[RamPages]) -> tuple[list[Range], list[object]]:
             "bytes": ram.buffer,
             "code": ram.code,
             "handed_out": ram.handed_out,
+            "executed": ram.executed,
+            "stored": ram.stored,
         }
         if ram.forms is not None:
             buffers |= {"states": ram.forms.states, "linear": ram.forms.linear}
@@ -38,19 +44,22 @@ class CompiledFills:
     def __init__(
         self,
         library: ctypes.CDLL,
-        state_address: int,
+        cpu: EngineCpu,
         pages: list[RamPages],
         places: CodePlaces,
         local: LocalPages,
-        flushes: array[int],
         python: object,
     ) -> None:
+        forget_all = FLUSH_CALLBACK(cpu.flush_translations)
         ranges, self._kept = ranges_of(pages)
         self.shared = shared = Fills(
-            state=state_address,
+            state=cpu.state.env_address,
             **OFFSETS,
-            python=ctypes.cast(python, c_void_p).value,  # type: ignore[arg-type]
+            python=address_of_function(python),
             local_size=len(local.linear),
+            cpu=cpu.state.cpu_address,
+            flush_page=address_of_function(engine_library.load().tlb_flush_page_x86_64),
+            flush=address_of_function(forget_all),
         )
         for number, ram in enumerate(ranges):
             shared.walker.ranges[number] = ram
@@ -59,11 +68,12 @@ class CompiledFills:
             ("local_count", local.count),
             ("code_linear", places.linear),
             ("code_gpa", places.gpa),
-            ("flushes", flushes),
+            ("flushes", cpu.flushes),
         ):
             address, keep = native.address_of(buffer)
             setattr(shared, name, address)
             self._kept.append(keep)
+        self._kept.append(forget_all)
         function = ctypes.cast(library.sevplug_fill, c_void_p)
         # What the engine has to call, and with which argument.
         self.callback = function, c_void_p(ctypes.addressof(shared))

@@ -37,6 +37,8 @@ class Range(ctypes.Structure):
         ("linear", c_void_p),
         ("code", c_void_p),
         ("handed_out", c_void_p),
+        ("executed", c_void_p),
+        ("stored", c_void_p),
     )
 
 
@@ -68,6 +70,9 @@ class Fills(ctypes.Structure):
         ("code_gpa", c_void_p),
         ("count", c_uint64),
         ("flushes", c_void_p),
+        ("cpu", c_void_p),
+        ("flush_page", c_void_p),
+        ("flush", c_void_p),
     )
 
 
@@ -75,7 +80,12 @@ class Exits(ctypes.Structure):
     """``struct exits`` of exits.c."""
 
     _fields_ = (
-        *((name, c_void_p) for name in ("fills", "python", "cpu", "flush_page", "flush")),
+        *((name, c_void_p) for name in ("fills", "python")),
         *((name, c_void_p) for name in ("times", "jitter", "tsc_offset")),
         *((name, c_uint32) for name in ("tsc_mhz", "event_ns", "pause_ns", "enabled")),
     )
+
+
+def address_of_function(function: object) -> int | None:
+    """Where a function of a library, or a callback, begins."""
+    return ctypes.cast(function, c_void_p).value  # type: ignore[arg-type]
