@@ -16,7 +16,8 @@ import attrs
 
 # The next deadline where no timer is armed.
 NEVER: Final = (1 << 64) - 1
-_NOW, _DEADLINE = 0, 1
+# Where `Clock.times` has what time it is, and when the next timer is due.
+NOW, DEADLINE = 0, 1
 
 
 @attrs.define(eq=False)
@@ -46,16 +47,16 @@ class Clock:
     @property
     def now(self) -> int:
         """Virtual nanoseconds since power-on."""
-        return self.times[_NOW]
+        return self.times[NOW]
 
     @property
     def next_deadline(self) -> int:
         """When the next timer is due, `NEVER` where none is armed."""
-        return self.times[_DEADLINE]
+        return self.times[DEADLINE]
 
     def advance(self, nanoseconds: int) -> None:
         """Let virtual time pass; due timers are run by `run_due`, not here."""
-        self.times[_NOW] += nanoseconds
+        self.times[NOW] += nanoseconds
 
     def start(self, timer: Timer, deadline: int) -> None:
         """(Re)arm ``timer`` for virtual time ``deadline`` (ns since power-on)."""
@@ -78,7 +79,7 @@ class Clock:
     def run_due(self) -> None:
         """Run each timer whose deadline has passed, earliest first."""
         times = self.times
-        while times[_DEADLINE] <= times[_NOW]:
+        while times[DEADLINE] <= times[NOW]:
             _deadline, _sequence, _generation, timer = heapq.heappop(self._queue)
             timer.deadline = None
             timer._generation += 1
@@ -89,7 +90,7 @@ class Clock:
         """Move time to the next deadline, as a halted CPU does.  False when no timer is armed."""
         if self.next_deadline == NEVER:
             return False
-        self.times[_NOW] = max(self.now, self.next_deadline)
+        self.times[NOW] = max(self.now, self.next_deadline)
         return True
 
     @property
@@ -148,13 +149,13 @@ class Clock:
         return [timer for timer in armed if id(timer) not in saved]
 
     def _set(self, now: int) -> None:
-        self.times[_NOW] = now
+        self.times[NOW] = now
 
     def _refresh(self) -> None:
         queue = self._queue
         while queue and queue[0][2] != queue[0][3]._generation:
             heapq.heappop(queue)
-        self.times[_DEADLINE] = queue[0][0] if queue else NEVER
+        self.times[DEADLINE] = queue[0][0] if queue else NEVER
 
 
 def _time(value: Any) -> int:
@@ -186,10 +187,10 @@ class HostClock(Clock):
     def _set(self, now: int) -> None:
         # The time in which nothing ran has not passed, nor will any before the guest runs.
         self._standing = time.monotonic_ns()
-        self._origin, self.times[_NOW] = self._standing - now, now
+        self._origin, self.times[NOW] = self._standing - now, now
 
     def catch_up(self) -> None:
-        self.times[_NOW] = self._elapsed()
+        self.times[NOW] = self._elapsed()
 
     def stand_still(self) -> None:
         if self._standing is None:

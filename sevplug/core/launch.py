@@ -53,6 +53,14 @@ class LaunchRegion:
         return self.contents.data if isinstance(self.contents, ImagePart) else self.contents
 
     @property
+    def view(self) -> bytes | memoryview:
+        """The same for those who only look; of an image's part without padding it is no copy."""
+        contents = self.contents
+        if isinstance(contents, ImagePart):
+            return contents.data if contents.padding else contents.view
+        return contents
+
+    @property
     def size(self) -> int:
         """How many bytes it has."""
         return len(self.contents)

@@ -158,7 +158,7 @@ class Machine:
             raise ConfigError(
                 f"{region.name} at {region.gpa:#x}, {region.size} bytes: expected a place inside guest memory"
             )
-        self.memory.write(region.gpa, region.data)
+        self.memory.write(region.gpa, region.view)
         self._launcher.regions.append(region)
 
     def page_event(self, event: PageEvent) -> None:
