@@ -11,9 +11,9 @@ from reference_cpu import DebugConsolePlugin
 from sevplug.core.engine.tlb import ENTRIES
 
 KERNEL_WITH_SMAP, KERNEL = 0, 2
-TOUCH = "mov rdi, 0x400000; 2: mov al, [rdi]; add rdi, 0x1000; cmp rdi, 0xc00000; jb 2b;"
+TOUCH = "mov rdi, 0x400000; 2: mov al, [rdi]; add rdi, 0x1000; cmp rdi, 0x1000000; jb 2b;"
 # A translation that made room for another one, and is forgotten then, is counted twice.
-FORGET = "mov rdi, 0x400000; 2: mov al, [rdi]; invlpg [rdi]; add rdi, 0x1000; cmp rdi, 0xc00000; jb 2b;"
+FORGET = "mov rdi, 0x400000; 2: mov al, [rdi]; invlpg [rdi]; add rdi, 0x1000; cmp rdi, 0x1000000; jb 2b;"
 # CR4.PGE on and off: the engine forgets everything.
 ENGINES_FLUSH = "mov rax, cr4; btc rax, 7; mov cr4, rax;"
 # A load of CR3 while CR4.PGE is clear.

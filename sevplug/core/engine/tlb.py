@@ -3,7 +3,8 @@
 The engine doubles and halves it at its flushes, by how many entries were in use (``tlb_mmu_resize_locked`` of QEMU's
 accel/tcg/cputlb.c).  Here that goes wrong: there are few flushes, a page that is flushed on its own may be counted
 twice, and a count below zero doubles the cache, to 4096 entries in the end.  All entries of all modes are looked at for
-each block that is translated (``tlb_reset_dirty_by_vaddr``); with too few of them, pages are walked again and again.
+each block below a kernel's addresses that is translated (``tlb_reset_dirty_by_vaddr``, see callbacks.py); with too few
+of them, pages are walked again and again.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from sevplug.core.engine.internals import CpuState
 
 # Supervisor's accesses with SMAP in force, and without; what user programs use stays the engine's to decide.
 _SUPERVISOR: Final = (0, 2)
-ENTRIES: Final = 1024
+ENTRIES: Final = 2048
 # The engine counts anew some time after this one of the host's clock, in ns.
 _NEVER: Final = 1 << 62
 # The engine takes maximum * 100 / entries for the share in use, in 64 bits, in which 2**63 * 100 is 0.  So half of the
