@@ -1,5 +1,7 @@
-"""Code that is executed at one linear address and stored to at another, where it may not be executed.
+"""At which linear addresses a page may be cached, so that one translation is forgotten and not all of them.
 
+Code that is executed at one linear address and stored to at another, where it may not be executed, is why it has to be
+known.
 The engine sees a store to code by the translation that the store goes through: one that is executable stays slow for
 stores for good, any other becomes fast with its first store.  So no page is in the cache both ways.  A store through a
 translation that is not executable ends those that are, and the next fetch or load through one of them ends the other.
@@ -49,6 +51,20 @@ class Aliases:
             number = page - ram.gpa >> _SHIFT
             self._end(ram.executed, number)
             _add(ram.stored, number, linear)
+
+    def hold(self, page: int, linear: int) -> None:
+        """A translation of ``page``, which holds no code, is handed out."""
+        ram = self._fresh(page)
+        if ram is not None:
+            _add(ram.stored, page - ram.gpa >> _SHIFT, linear)
+
+    def forget(self, page: int) -> None:
+        """No translation of ``page``, which held no code, is right any more."""
+        ram = self._fresh(page)
+        if ram is None:
+            self._cpu.flush_translations()
+        else:
+            self._end(ram.stored, page - ram.gpa >> _SHIFT)
 
     def _fresh(self, page: int) -> RamPages | None:
         """What is kept of the page, without what a flush has ended."""

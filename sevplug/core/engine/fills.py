@@ -260,7 +260,7 @@ class Fills:
                         self.fault = (RESTART, None, address)
                         return False
                     self._pages.mark_code(page)
-                    self._forget_translations(page)
+                    self._aliases.forget(page)
                 self._places.remember(address, page)
                 self._aliases.execute(page, address)
                 if found & UNLIKE_DATA:
@@ -276,6 +276,7 @@ class Fills:
             elif code:
                 permissions = found & READABLE
             else:
+                self._aliases.hold(page, address)
                 permissions = found & (READABLE | WRITABLE)
             if page < self._low_size:
                 self._handed_out[page >> 12] = self._cpu.flushes[0]
@@ -334,16 +335,8 @@ class Fills:
             self._stale_code.add(page)
             self._cpu.flush_translations()
         else:
-            self._forget_translations(page)
+            self._aliases.forget(page)
         self._forget(page)
-
-    def _forget_translations(self, page: int) -> None:
-        """No translation of ``page`` is right any more.
-
-        Nobody knows at which linear addresses it was cached; all go, unless all went since it was handed out last.
-        """
-        if self._pages.may_be_cached(page, self._cpu.flushes[0]):
-            self._cpu.flush_translations()
 
     def _drop_all(self) -> None:
         self._machine.engine.drop_code()

@@ -79,11 +79,6 @@ class Pages:
         if ram is not None:
             ram.handed_out[page - ram.gpa >> _SHIFT] = flushes
 
-    def may_be_cached(self, page: int, flushes: int) -> bool:
-        """Whether a translation of the page may be left, after so many flushes."""
-        ram = self.find(page)
-        return ram is None or ram.handed_out[page - ram.gpa >> _SHIFT] == flushes
-
     def any_code(self, pages: Iterable[int]) -> bool:
         """Whether one of the pages was ever fetched from."""
         return any(map(self.is_code, pages))

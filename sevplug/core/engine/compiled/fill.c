@@ -100,6 +100,8 @@ bool sevplug_fill(void *handle, uint64_t address, int kind, struct translation *
         add(&range->stored[number], address);
     } else if (code) {
         found &= ~(int64_t)WRITABLE;
+    } else {
+        add(&range->stored[number], address);
     }
     range->handed_out[number] = *fills->flushes;
     if (!(found & GLOBAL)) {

@@ -31,7 +31,7 @@ struct range {
     uint64_t *linear;     /* where the CPU used a page when it last came for it; as `states` */
     uint8_t *code;        /* 1: it was fetched from, and may be at any time */
     uint64_t *handed_out; /* the flush that came last before it was handed out last */
-    uint64_t *executed;   /* where it may be cached executable, and where for stores only: aliases.py */
+    uint64_t *executed;   /* where it may be cached executable, and where for data: aliases.py */
     uint64_t *stored;
 };
 
