@@ -32,7 +32,7 @@ _E820_RAM = 1
 _SYSTEM_STATES = bytes([0x80, 0x00, 0x00, 0x01, 0x02, 0x80])
 
 
-@attrs.define(eq=False)
+@attrs.frozen(eq=False)
 class _Item:
     data: bytes | bytearray | ImagePart = attrs.field(repr=lambda data: f"<{len(data)} bytes>")
     writable: bool = False
