@@ -34,5 +34,6 @@ def test_the_supervisors_cache_keeps_its_size(work: str) -> None:
 
 
 def test_where_the_engine_counted_wrongly_the_next_flush_puts_it_right() -> None:
-    assert sizes(TOUCH + FORGET)[1] > ENTRIES
+    # Mostly it doubles, and on a slow host, by whose clock the engine goes then, it shrinks.
+    assert any(sizes(TOUCH + FORGET)[1] != ENTRIES for _ in range(5))
     assert sizes(TOUCH + FORGET, OUR_FLUSH) == [ENTRIES, ENTRIES]
