@@ -1,10 +1,9 @@
 """At which linear addresses a page may be cached, so that one translation is forgotten and not all of them.
 
-Code that is executed at one linear address and stored to at another, where it may not be executed, is why it has to be
-known.
-The engine sees a store to code by the translation that the store goes through: one that is executable stays slow for
-stores for good, any other becomes fast with its first store.  So no page is in the cache both ways.  A store through a
-translation that is not executable ends those that are, and the next fetch or load through one of them ends the other.
+It has to be known for code that is executed at one linear address and stored to at another, where it may not be
+executed.  The engine sees a store to code by the translation that the store goes through: one that is executable stays
+slow for stores for good, any other becomes fast with its first store.  So no page is in the cache both ways.  A store
+through a translation that is not executable ends those that are, and the next use of one of those ends the other.
 (Unicorn's ``notdirty_write`` in accel/tcg/cputlb.c; the same rule is in compiled/fill.c.)
 
 Code that is running is not looked for again where its blocks follow each other within a page.  A page that stores to
@@ -26,54 +25,55 @@ _MANY = 2
 
 
 class Aliases:
-    """Of one CPU; ``drop_all`` forgets translations and translated code once the present block has ended."""
+    """Of one CPU.
 
-    def __init__(self, cpu: EngineCpu, pages: Pages, drop_all: Callable[[], None]) -> None:
-        self._cpu, self._pages, self._drop_all = cpu, pages, drop_all
+    ``drop_all`` forgets translations and translated code once the present block has ended; ``running_page`` says in
+    which page the instruction lies, None where that is not known.
+    """
 
-    def execute(self, page: int, linear: int) -> None:
-        """A translation of ``page`` at ``linear`` is handed out that is executable."""
-        ram = self._fresh(page)
-        if ram is not None:
-            number = page - ram.gpa >> _SHIFT
+    def __init__(
+        self, cpu: EngineCpu, pages: Pages, drop_all: Callable[[], None], running_page: Callable[[], int | None]
+    ) -> None:
+        self._cpu, self._pages = cpu, pages
+        self._drop_all, self._running_page = drop_all, running_page
+
+    def hand_out(self, page: int, linear: int, *, code: bool, executable: bool, stores: bool) -> None:
+        """A translation of ``page`` at ``linear`` is handed out.
+
+        ``code``: the page holds some; ``executable``: the translation is; ``stores``: a store has asked for it, and
+        where neither that nor ``executable`` holds, it lets none to code through.
+        """
+        ram = self._pages.find(page)
+        stores_to_code = code and stores and not executable
+        if stores_to_code and (ram is None or self._running_page() in (None, page)):
+            self._drop_all()
+        if ram is None:
+            return
+        number = self._fresh(ram, page)
+        if executable:
             self._end(ram.stored, number)
             _add(ram.executed, number, linear)
-
-    def store(self, page: int, linear: int, runs_in: int | None) -> None:
-        """A store to ``page``, which holds code, comes through a translation at ``linear`` that is not executable.
-
-        ``runs_in``: the page of the instruction, None where that is not known.
-        """
-        ram = self._fresh(page)
-        if ram is None or runs_in is None or runs_in == page:
-            self._drop_all()
-        if ram is not None:
-            number = page - ram.gpa >> _SHIFT
+        elif stores_to_code:
             self._end(ram.executed, number)
             _add(ram.stored, number, linear)
-
-    def hold(self, page: int, linear: int) -> None:
-        """A translation of ``page``, which holds no code, is handed out."""
-        ram = self._fresh(page)
-        if ram is not None:
-            _add(ram.stored, page - ram.gpa >> _SHIFT, linear)
+        elif not code:
+            _add(ram.stored, number, linear)
+        ram.handed_out[number] = self._cpu.flushes[0]
 
     def forget(self, page: int) -> None:
         """No translation of ``page``, which held no code, is right any more."""
-        ram = self._fresh(page)
+        ram = self._pages.find(page)
         if ram is None:
             self._cpu.flush_translations()
         else:
-            self._end(ram.stored, page - ram.gpa >> _SHIFT)
+            self._end(ram.stored, self._fresh(ram, page))
 
-    def _fresh(self, page: int) -> RamPages | None:
-        """What is kept of the page, without what a flush has ended."""
-        ram = self._pages.find(page)
-        if ram is not None:
-            number = page - ram.gpa >> _SHIFT
-            if ram.handed_out[number] != self._cpu.flushes[0]:
-                ram.executed[number] = ram.stored[number] = 0
-        return ram
+    def _fresh(self, ram: RamPages, page: int) -> int:
+        """The page's number; what a flush has ended is not kept of it any more."""
+        number = page - ram.gpa >> _SHIFT
+        if ram.handed_out[number] != self._cpu.flushes[0]:
+            ram.executed[number] = ram.stored[number] = 0
+        return number
 
     def _end(self, linears: array[int], number: int) -> None:
         linear = linears[number]

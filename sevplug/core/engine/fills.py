@@ -74,7 +74,9 @@ class Fills:
         # A page table that the last walks read and that was not written as one.
         self.misread: PageEvent | None = None
         self._pages = Pages(machine.memory)
-        self._aliases = Aliases(cpu, self._pages, lambda: machine.engine.defer(self._drop_all))
+        self._aliases = Aliases(
+            cpu, self._pages, lambda: machine.engine.defer(self._drop_all), lambda: self.code_page(self._linear_rip)
+        )
         self._local_pages = LocalPages(_FEW_PAGES)
         self._places = CodePlaces()
         self._walk: Walk = _no_walk
@@ -84,7 +86,7 @@ class Fills:
         self._low_size = self._low.size
         # The states of low RAM's pages; None where memory has but one form.
         self._states = None if self._low.forms is None else self._low.forms.states
-        self._low_code, self._handed_out = self._pages.ram[0].code, self._pages.ram[0].handed_out
+        self._low_code = self._pages.ram[0].code
         # Pages that were converted while translated code of theirs was kept.
         self._stale_code: set[int] = set()
         self._forget: Callable[[int], None] = lambda _page: None
@@ -93,31 +95,27 @@ class Fills:
                 entry.forms.converted = partial(self._converted, entry.gpa)
         self._python = library.FILL_CALLBACK(self._fill)
         twin = compiled.load()
-        self._compiled: CompiledFills | None = None
+        # The compiled callback, where there is one.
+        self.compiled: CompiledFills | None = None
         if twin is not None:
-            self._compiled = CompiledFills(twin, cpu, self._pages.ram, self._places, self._local_pages, self._python)
+            self.compiled = CompiledFills(twin, cpu, self._pages.ram, self._places, self._local_pages, self._python)
 
     @property
     def callback(self) -> tuple[object, c_void_p]:
         """What the engine has to call, and with which argument."""
-        if self._compiled is None:
+        if self.compiled is None:
             return self._python, c_void_p()
-        return self._compiled.callback
-
-    @property
-    def compiled(self) -> CompiledFills | None:
-        """The compiled callback, where there is one."""
-        return self._compiled
+        return self.compiled.callback
 
     @property
     def walked_by(self) -> str:
         """``compiled`` or ``python``."""
-        return "python" if self._compiled is None or not self._compiled.bound else "compiled"
+        return "python" if self.compiled is None or not self.compiled.bound else "compiled"
 
     @property
     def count(self) -> int:
         """How many translations the engine asked for."""
-        return self._count + (0 if self._compiled is None else self._compiled.count)
+        return self._count + (0 if self.compiled is None else self.compiled.count)
 
     def bind(self, mask: int, translate: Callable[[int, int], int] | None, physical_bits: int) -> None:
         """Make the walker; ``mask`` and ``translate`` as in `PageWalker`."""
@@ -156,11 +154,11 @@ class Fills:
         walker = PageWalker(read64, write64, read32, write32, physical_bits, mask, translate, low64, states)
         self._walk, self._forget = walker.walk, walker.forget
         self._places.forget()
-        if self._compiled is not None:
+        if self.compiled is not None:
             if translate is None:
-                self._compiled.bind(mask, ~((1 << physical_bits) - 1) & _PAGE)
+                self.compiled.bind(mask, ~((1 << physical_bits) - 1) & _PAGE)
             else:
-                self._compiled.unbind()
+                self.compiled.unbind()
 
         def peek(size: int) -> Callable[[int], int]:
             return lambda gpa: int.from_bytes(memory.read(gpa, size, private=True, dma=False), "little")
@@ -177,8 +175,8 @@ class Fills:
     def unbind(self) -> None:
         """Let go of the memory's buffers."""
         self._walk = self._quiet_walk = _no_walk
-        if self._compiled is not None:
-            self._compiled.close()
+        if self.compiled is not None:
+            self.compiled.close()
 
     def load_cr3(self, value: int) -> None:
         """MOV to CR3: translations of global pages stay when CR4.PGE is set (APM 2, section 5.5.2).
@@ -253,35 +251,24 @@ class Fills:
                     if found < 0:
                         return False
                 code = self._low_code[number] != 0
-            if access == _FETCH:
-                if not code:
-                    if page in self._stale_code:
-                        # The engine is looking for this code right now, and must not find what it translated before.
-                        self.fault = (RESTART, None, address)
-                        return False
-                    self._pages.mark_code(page)
-                    self._aliases.forget(page)
+            if access == _FETCH and not code:
+                if page in self._stale_code:
+                    # The engine is looking for this code right now, and must not find what it translated before.
+                    self.fault = (RESTART, None, address)
+                    return False
+                self._pages.mark_code(page)
+                self._aliases.forget(page)
+                code = True
+            executable = access == _FETCH or (code and found & EXECUTABLE != 0)
+            self._aliases.hand_out(page, address, code=code, executable=executable, stores=access == _WRITE)
+            permissions = found & (READABLE | WRITABLE)
+            if executable:
                 self._places.remember(address, page)
-                self._aliases.execute(page, address)
-                if found & UNLIKE_DATA:
-                    self._fetched_from_shared(page, address)
-                permissions = found & (READABLE | WRITABLE) | EXECUTABLE
-            elif code and found & EXECUTABLE:
-                self._places.remember(address, page)
-                self._aliases.execute(page, address)
-                permissions = found & (READABLE | WRITABLE | EXECUTABLE)
-            elif code and access == _WRITE and found & WRITABLE:
-                self._aliases.store(page, address, self.code_page(q[_EIP] + self._cpu.segment(CS)[1]))
-                permissions = found & (READABLE | WRITABLE)
-            elif code:
-                permissions = found & READABLE
-            else:
-                self._aliases.hold(page, address)
-                permissions = found & (READABLE | WRITABLE)
-            if page < self._low_size:
-                self._handed_out[page >> 12] = self._cpu.flushes[0]
-            else:
-                self._pages.hand_out(page, self._cpu.flushes[0])
+                permissions |= EXECUTABLE
+            elif code and access != _WRITE:
+                permissions &= ~WRITABLE
+            if access == _FETCH and found & UNLIKE_DATA:
+                self._fetched_from_shared(page, address)
             slot = self._slots.get(result) or self._slot(result)
             slot[0][0] = page
             slot[1][0] = permissions
@@ -337,6 +324,10 @@ class Fills:
         else:
             self._aliases.forget(page)
         self._forget(page)
+
+    @property
+    def _linear_rip(self) -> int:
+        return self._q[_EIP] + self._cpu.segment(CS)[1]
 
     def _drop_all(self) -> None:
         self._machine.engine.drop_code()
@@ -397,7 +388,7 @@ class Fills:
 
     def _code(self) -> bytes:
         """The bytes from RIP on, up to the end of their page or 15 of them."""
-        address = self._cpu.rip + self._cpu.segment(CS)[1]
+        address = self._linear_rip
         found = self.walk(address, Access.FETCH | Access.USER)
         if found < 0:
             return b""

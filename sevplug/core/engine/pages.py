@@ -15,7 +15,7 @@ from sevplug.core.memory import GuestMemory
 from sevplug.core.views import PageForms
 
 _SHIFT = 12
-# How many pages of code are remembered by their linear address, as in compiled/fill.c.
+# How many pages of code are remembered by their linear address, as in compiled/fill.h.
 CODE_SLOTS = 4096
 # No linear page begins there.
 _NO_PAGE = 1
@@ -72,12 +72,6 @@ class Pages:
             self._code_elsewhere.discard(page)
         else:
             ram.code[page - ram.gpa >> _SHIFT] = 0
-
-    def hand_out(self, page: int, flushes: int) -> None:
-        """A translation of the page is handed out after so many flushes."""
-        ram = self.find(page)
-        if ram is not None:
-            ram.handed_out[page - ram.gpa >> _SHIFT] = flushes
 
     def any_code(self, pages: Iterable[int]) -> bool:
         """Whether one of the pages was ever fetched from."""

@@ -29,7 +29,7 @@ struct offsets {
     uint32_t hflags, eflags, cr0, cr3, cr4, efer, eip, old_exception;
 };
 
-/* Shared with Python, which makes it (compiled/__init__.py). */
+/* Shared with Python, which makes it (compiled/fills.py). */
 struct fills {
     struct walker walker;
     uint8_t *state;
